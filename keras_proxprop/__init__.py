@@ -1,0 +1,25 @@
+"""Proximal Backpropagation for Keras: implicit steps for every linear layer.
+
+    model.compile(optimizer=keras_proxprop.ProxProp(), loss=..., metrics=[...])
+    model.fit(x, y)
+
+Source: Frerix, Möllenhoff, Moeller, Cremers, *Proximal Backpropagation*,
+ICLR 2018, arXiv:1706.04638.
+"""
+
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "keras_proxprop needs the TensorFlow backend of Keras, and Keras runs on "
+        f"{_keras.backend.backend()!r} here. Set the environment variable "
+        "KERAS_BACKEND=tensorflow before Keras is first imported."
+    )
+
+from keras_proxprop import solvers
+from keras_proxprop._version import __version__
+from keras_proxprop.optimizer import ProxProp
+from keras_proxprop.reporting import summary
+from keras_proxprop.tape import ImplicitGradientTape
+
+__all__ = ["ImplicitGradientTape", "ProxProp", "__version__", "solvers", "summary"]

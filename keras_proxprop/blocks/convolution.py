@@ -1,0 +1,253 @@
+"""Convolutions: the rows are the patches, which are written out only where that pays."""
+
+import dataclasses
+import itertools
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_proxprop.blocks import correlation
+from keras_proxprop.blocks.base import Block
+from keras_proxprop.blocks.rows import MatrixRows, Rows, as_number, border, size
+
+# An axis of unknown length is taken to have so many pixels where costs are compared.
+_NOMINAL = 64
+# Measured on two cores: what writing one number of a patch costs, in multiply-adds of a
+# matrix product, and how much slower a correlation makes one multiply-add.
+_WRITE = 100
+_CORRELATION_WEIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Which pixels a convolution's windows see: each a tuple of one int per spatial axis."""
+
+    kernel_size: tuple
+    strides: tuple
+    dilation: tuple
+    padding: str
+
+    def convolve(self, images, kernel):
+        padding = self.padding
+        if padding == "causal":
+            left = self.dilation[0] * (self.kernel_size[0] - 1)
+            images = tf.pad(images, [[0, 0], [left, 0], [0, 0]])
+            padding = "valid"
+        return keras.ops.conv(
+            images,
+            kernel,
+            strides=list(self.strides),
+            padding=padding,
+            dilation_rate=self.dilation,
+            data_format="channels_last",
+        )
+
+    def pads(self, axis, length):
+        """Returns `(low, high)` zeros around an axis; `high` may be a tensor."""
+        k, s, d = self.kernel_size[axis], self.strides[axis], self.dilation[axis]
+        reach = (k - 1) * d
+        if self.padding == "valid":
+            return 0, 0
+        if self.padding == "causal":
+            return reach, 0
+        if s == 1:
+            return reach // 2, reach - reach // 2
+        excess = (-(-length // s) - 1) * s + reach + 1 - length
+        total = max(excess, 0) if isinstance(excess, int) else tf.maximum(excess, 0)
+        return total // 2, total - total // 2
+
+    def outputs(self, axis, length):
+        """Returns how many windows fit along an axis."""
+        low, high = self.pads(axis, length)
+        reach = (self.kernel_size[axis] - 1) * self.dilation[axis]
+        return (length + low + high - reach - 1) // self.strides[axis] + 1
+
+
+class ConvolutionBlock(Block):
+    """`Conv1D/2D/3D`, channels last: `z = conv(inputs, kernel) + bias`."""
+
+    layer_classes = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.geometry = Geometry(
+            layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding
+        )
+
+    @classmethod
+    def reason_against(cls, layer):
+        if layer.data_format != "channels_last":
+            return f"data_format is {layer.data_format!r}"
+        if layer.groups != 1:
+            return f"grouped convolution (groups={layer.groups})"
+        return super().reason_against(layer)
+
+    def linear(self, inputs, kernel, bias=None):
+        z = self.geometry.convolve(inputs, kernel)
+        return z if bias is None else keras.ops.add(z, bias)
+
+    def rows(self, inputs, bias):
+        return ConvolutionRows(inputs, self.geometry, bias)
+
+
+class ConvolutionRows(Rows):
+    """The patches of `images` (`[batch, *spatial, channels]`), a row each, never written out
+    where a product or a correlation does instead."""
+
+    def __init__(self, images, geometry, bias):
+        self.images = images
+        self.geometry = geometry
+        patch = math.prod(geometry.kernel_size) * images.shape[-1]
+        super().__init__(bias, patch + int(bias), images.dtype)
+
+    @property
+    def grid(self):
+        """How many windows fit along each spatial axis."""
+        axes = range(len(self.geometry.kernel_size))
+        return [self.geometry.outputs(a, size(self.images, a + 1)) for a in axes]
+
+    @property
+    def count(self):
+        return size(self.images, 0) * math.prod(self.grid)
+
+    def multiply(self, direction):
+        product = self.geometry.convolve(self.images, self._filters(direction[0]))
+        product = tf.reshape(product, [-1, product.shape[-1]])
+        return product + direction[1] if self.bias else product
+
+    def multiply_transposed(self, d):
+        kernel = self._correlate(self.images, d)
+        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+
+    def gram(self):
+        if self._correlation_cost() < self._patch_cost():
+            gram = self._correlation_gram()
+        else:
+            patches = self.matrix().x
+            gram = tf.matmul(patches, patches, transpose_a=True)
+        if not self.bias:
+            return gram
+        total = tf.reduce_sum(self.images, axis=0, keepdims=True)
+        ones = tf.ones([math.prod(self.grid), 1], self.dtype)
+        sums = tf.transpose(self._correlate(total, ones))
+        return border(gram, sums, tf.cast(self.count, self.dtype))
+
+    def gram_cost(self):
+        per_image = min(self._patch_cost(), self._correlation_cost())
+        return as_number(size(self.images, 0)) * per_image
+
+    def matrix(self):
+        g = self.geometry
+        padded = tf.pad(self.images, self._paddings())
+        slices = []
+        for tap in itertools.product(*map(range, g.kernel_size)):
+            window = [slice(None)]
+            for i, s, d, outputs in zip(tap, g.strides, g.dilation, self.grid):
+                window.append(slice(i * d, i * d + (outputs - 1) * s + 1, s))
+            slices.append(padded[tuple(window)])
+        patches = slices[0] if len(slices) == 1 else tf.concat(slices, axis=-1)
+        return MatrixRows(tf.reshape(patches, [-1, patches.shape[-1]]), self.bias)
+
+    def matrix_cost(self):
+        return _WRITE * as_number(self.count) * self.features
+
+    def cast(self, dtype):
+        return ConvolutionRows(tf.cast(self.images, dtype), self.geometry, self.bias)
+
+    def _filters(self, kernel):
+        channels = [self.images.shape[-1], kernel.shape[-1]]
+        return tf.reshape(kernel, list(self.geometry.kernel_size) + channels)
+
+    def _correlate(self, images, d):
+        """Returns `Σ_p patch(p) d(p)ᵀ` over the windows of `images`, `[n, columns]`."""
+        columns = d.shape[-1]
+        patch = math.prod(self.geometry.kernel_size) * images.shape[-1]
+        kernel = tf.zeros([patch, columns], images.dtype)
+        d = tf.reshape(d, [-1] + self.grid + [columns])
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            z = self.geometry.convolve(images, self._filters(kernel))
+        return tape.gradient(z, kernel, output_gradients=d)
+
+    def _paddings(self):
+        axes = range(len(self.geometry.kernel_size))
+        pads = [list(self.geometry.pads(a, size(self.images, a + 1))) for a in axes]
+        return [[0, 0]] + pads + [[0, 0]]
+
+    @property
+    def _strided(self):
+        return any(s > 1 for s in self.geometry.strides)
+
+    def _axes(self):
+        """Returns the `correlation.Axis` of every spatial axis of `_phased()`."""
+        g = self.geometry
+        if self._strided:
+            return tuple(
+                correlation.Axis(-(-k // s), 1, 0, 0) for k, s in zip(g.kernel_size, g.strides)
+            )
+        axes = enumerate(zip(g.kernel_size, g.dilation))
+        return tuple(correlation.Axis(k, d, *g.pads(a, _NOMINAL)) for a, (k, d) in axes)
+
+    def _phased(self):
+        """Returns the images as a stride-1 problem: every stride's phases are channels."""
+        x = self.images
+        if not self._strided:
+            return x
+        x = tf.pad(x, self._paddings())
+        for dim, (k, s) in enumerate(zip(self.geometry.kernel_size, self.geometry.strides), 1):
+            groups = self.grid[dim - 1] + -(-k // s) - 1
+            x = x[(slice(None),) * dim + (slice(0, groups * s),)]
+            paddings = [[0, 0]] * len(x.shape)
+            paddings[dim] = [0, groups * s - size(x, dim)]
+            x = tf.pad(x, paddings)
+            sizes = [size(x, a) for a in range(len(x.shape))]
+            x = tf.reshape(x, sizes[:dim] + [groups, s] + sizes[dim + 1 :])
+            last = len(x.shape) - 1
+            others = [a for a in range(last) if a != dim + 1]
+            x = tf.transpose(x, others + [dim + 1, last])
+            sizes[dim], sizes[-1] = groups, s * sizes[-1]
+            x = tf.reshape(x, sizes)
+        return x
+
+    def _correlation_gram(self):
+        gram = correlation.gram(self._phased(), self._axes())
+        if self._strided:
+            taps = self._positions_of_taps()
+            gram = tf.gather(tf.gather(gram, taps, axis=0), taps, axis=1)
+        return gram
+
+    def _positions_of_taps(self):
+        """Returns where the kernel's (tap, channel) pairs stand among those of `_phased()`."""
+        g = self.geometry
+        grid = np.indices((*g.kernel_size, self.images.shape[-1]))
+        position = np.zeros_like(grid[0])
+        for tap, k, s in zip(grid, g.kernel_size, g.strides):
+            position = position * -(-k // s) + tap // s
+        for tap, s in reversed(list(zip(grid, g.strides))):
+            position = position * s + tap % s
+        return (position * self.images.shape[-1] + grid[-1]).reshape(-1)
+
+    def _patch_cost(self):
+        """Multiply-adds per image, with the writing of the patches counted in."""
+        patch = math.prod(self.geometry.kernel_size) * self.images.shape[-1]
+        windows = math.prod(
+            self.geometry.outputs(a, n) for a, n in enumerate(self._nominal_lengths())
+        )
+        return windows * patch * (patch + _WRITE)
+
+    def _correlation_cost(self):
+        """Multiply-adds per image, weighted by how much slower a correlation makes them."""
+        g = self.geometry
+        lengths, channels = self._nominal_lengths(), self.images.shape[-1]
+        if self._strided:
+            lengths = [
+                g.outputs(a, n) + -(-k // s) - 1
+                for a, (n, k, s) in enumerate(zip(lengths, g.kernel_size, g.strides))
+            ]
+            channels *= math.prod(g.strides)
+        return _CORRELATION_WEIGHT * correlation.cost(lengths, channels, self._axes())
+
+    def _nominal_lengths(self):
+        return [n or _NOMINAL for n in self.images.shape[1:-1]]

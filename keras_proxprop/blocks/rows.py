@@ -1,0 +1,151 @@
+"""The rows `A` of a linear map, as an operator that the solvers can ask.
+
+Everything here is matrices. A direction `P` is a list: the kernel's part
+`[n, columns]` and, where there is a bias, the bias's part `[1, columns]`; stacked
+they are `[features, columns]`. `D` and `z` are `[count, columns]`.
+"""
+
+import tensorflow as tf
+
+
+class Rows:
+    """A matrix `A` of `count` rows and `features` columns, known by its products.
+
+    Args:
+        bias: whether the last column of `A` is the bias's column of ones.
+        features: number of columns, the bias's included; static.
+        dtype: the dtype that Gram matrices and solves use.
+    """
+
+    def __init__(self, bias, features, dtype):
+        self.bias = bias
+        self.features = features
+        self.dtype = dtype
+
+    @property
+    def count(self):
+        """Number of rows: an int where it is known at trace time, else a scalar tensor."""
+        raise NotImplementedError
+
+    def multiply(self, direction):
+        """Returns `A P`."""
+        raise NotImplementedError
+
+    def multiply_transposed(self, d):
+        """Returns `Aᵀ D`, a direction."""
+        raise NotImplementedError
+
+    def gram(self):
+        """Returns `AᵀA`, `[features, features]`."""
+        raise NotImplementedError
+
+    def gram_cost(self):
+        """Returns the multiply-adds of `gram()`."""
+        raise NotImplementedError
+
+    def matrix(self):
+        """Returns these rows written out, as a `MatrixRows`."""
+        raise NotImplementedError
+
+    def matrix_cost(self):
+        """Returns what `matrix()` costs, in multiply-adds."""
+        return 0.0
+
+    def cast(self, dtype):
+        """Returns the same rows in another dtype."""
+        raise NotImplementedError
+
+
+class MatrixRows(Rows):
+    """Rows written out: a matrix `x` of `[count, n]`, and ones where there is a bias."""
+
+    def __init__(self, x, bias):
+        super().__init__(bias, x.shape[-1] + int(bias), x.dtype)
+        self.x = x
+
+    @property
+    def count(self):
+        return size(self.x, 0)
+
+    def multiply(self, direction):
+        product = tf.matmul(self.x, direction[0])
+        return product + direction[1] if self.bias else product
+
+    def multiply_transposed(self, d):
+        kernel = tf.matmul(self.x, d, transpose_a=True)
+        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+
+    def gram(self):
+        gram = tf.matmul(self.x, self.x, transpose_a=True)
+        if not self.bias:
+            return gram
+        sums = tf.reduce_sum(self.x, axis=0, keepdims=True)
+        return border(gram, sums, tf.cast(self.count, self.dtype))
+
+    def gram_cost(self):
+        return as_number(self.count) * self.features**2
+
+    def outer(self):
+        """Returns `AAᵀ`, `[count, count]`."""
+        outer = tf.matmul(self.x, self.x, transpose_b=True)
+        return outer + 1 if self.bias else outer
+
+    def matrix(self):
+        return self
+
+    def cast(self, dtype):
+        return MatrixRows(tf.cast(self.x, dtype), self.bias)
+
+
+class StackedRows(Rows):
+    """The rows of several calls of one layer, one after the other, as one problem."""
+
+    def __init__(self, parts):
+        first = parts[0]
+        super().__init__(first.bias, first.features, first.dtype)
+        self.parts = parts
+
+    @property
+    def count(self):
+        return sum(part.count for part in self.parts)
+
+    def multiply(self, direction):
+        return tf.concat([part.multiply(direction) for part in self.parts], 0)
+
+    def multiply_transposed(self, d):
+        pieces = tf.split(d, [part.count for part in self.parts], axis=0)
+        products = [part.multiply_transposed(piece) for part, piece in zip(self.parts, pieces)]
+        return [tf.add_n(terms) for terms in zip(*products)]
+
+    def gram(self):
+        return tf.add_n([part.gram() for part in self.parts])
+
+    def gram_cost(self):
+        return sum(part.gram_cost() for part in self.parts)
+
+    def matrix(self):
+        return MatrixRows(tf.concat([p.matrix().x for p in self.parts], 0), self.bias)
+
+    def matrix_cost(self):
+        return sum(part.matrix_cost() for part in self.parts)
+
+    def cast(self, dtype):
+        return StackedRows([part.cast(dtype) for part in self.parts])
+
+
+def border(gram, sums, count):
+    """Returns a Gram matrix with the row and column of the bias's ones added."""
+    top = tf.concat([gram, tf.transpose(sums)], axis=1)
+    bottom = tf.concat([sums, tf.reshape(count, [1, 1])], axis=1)
+    return tf.concat([top, bottom], axis=0)
+
+
+def as_number(count):
+    """Returns a row count as a number in which costs do not overflow."""
+    return float(count) if isinstance(count, int) else tf.cast(count, tf.float32)
+
+
+def size(tensor, axis):
+    """Returns the size of an axis: an int where it is static, else a scalar tensor."""
+    static = tensor.shape[axis]
+    return tf.shape(tensor)[axis] if static is None else static

@@ -1,0 +1,278 @@
+"""ProxProp: any Keras optimizer, on implicit directions."""
+
+import keras
+import tensorflow as tf
+
+from keras_proxprop import solvers, tape, training
+from keras_proxprop.plan import check_exclude, check_final_layer
+from keras_proxprop.step_size import check_tau
+
+_Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+@keras.saving.register_keras_serializable(package="keras_proxprop")
+class ProxProp(keras.optimizers.Optimizer):
+    """Optimizer that implements Proximal Backpropagation.
+
+    For every layer that is linear in its weights the gradient is replaced by the
+    direction of an implicit (proximal) step,
+
+        P = (AᵀA + I/τ)⁻¹ Aᵀ D,
+
+    with `A` the layer's inputs as rows (the patches of a convolution), and `D` the loss's
+    gradient with respect to the layer's preactivations; the inner optimizer then makes
+    its step with `P`. Weights that cannot take an implicit step take an ordinary one;
+    `keras_proxprop.summary(model)` shows which, and why.
+
+    Use it in `compile` of any Keras model, which stays as it is. In a training loop of
+    your own, use `keras_proxprop.ImplicitGradientTape` in place of `tf.GradientTape`.
+
+    Args:
+        inner_optimizer: name, config or instance of any Keras optimizer: what makes the
+            step with the directions. Defaults to `"adam"`.
+        learning_rate: the inner optimizer's learning rate: a float, a
+            `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default), which
+            leaves it as it is.
+        tau: proximal step size τ: a positive float or a `LearningRateSchedule` of the
+            inner optimizer's iterations. Small values approach `tau` times the gradient,
+            large ones the least-squares step. Defaults to `1.0`.
+        solver: "auto" (default: exact, by conjugate gradients where that costs too
+            much), "exact", "cg", or a solver of `keras_proxprop.solvers`.
+        final_layer: "explicit" (default, as in the paper) or "implicit": the step of
+            layers with no other weighted layer between them and a model output.
+        exclude: layers that take explicit steps: names, types or instances.
+        name: name of the optimizer.
+        **kwargs: further arguments of the inner optimizer (`weight_decay`, `clipnorm`,
+            `gradient_accumulation_steps`, ...), where that is a name or a config.
+
+    Raises:
+        ValueError: if `tau` is not positive and finite, `solver` or `final_layer` is
+            unknown, or the inner optimizer is a `ProxProp` or a `LossScaleOptimizer`.
+        TypeError: if an argument has the wrong type.
+
+    Example:
+
+    >>> model.compile(optimizer=keras_proxprop.ProxProp(), loss="mse")
+    >>> model.fit(x, y)
+
+    The paper's setting for fully connected networks:
+
+    >>> sgd = keras.optimizers.SGD(1.0, momentum=0.95, nesterov=True)
+    >>> model.compile(optimizer=keras_proxprop.ProxProp(sgd, tau=0.05), loss="mse")
+
+    Source: Frerix et al., *Proximal Backpropagation*, ICLR 2018, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        inner_optimizer="adam",
+        learning_rate=None,
+        tau=1.0,
+        solver="auto",
+        final_layer="explicit",
+        exclude=(),
+        name=None,
+        **kwargs,
+    ):
+        tau = check_tau(tau)
+        solver = solvers._get(solver)
+        final_layer = check_final_layer(final_layer)
+        exclude = check_exclude(exclude)
+        inner = _inner_optimizer(inner_optimizer, learning_rate, kwargs)
+        super().__init__(learning_rate=0.0, name=name)
+        # The inner optimizer keeps both: they would be two truths.
+        self._untrack_variable(self._learning_rate)
+        self._untrack_variable(self._iterations)
+        self.inner_optimizer = inner
+        self.solver = solver
+        self.final_layer = final_layer
+        self._exclude = exclude
+        self._tau = tau if isinstance(tau, _Schedule) else self._tau_variable(tau)
+        training.install(find_proxprop)
+
+    def _tau_variable(self, tau):
+        # float64: a tau of 0.1 stays 0.1 for a model in float64.
+        return self.add_variable(
+            shape=(),
+            initializer=keras.initializers.Constant(tau),
+            dtype="float64",
+            aggregation="only_first_replica",
+            name="tau",
+        )
+
+    @property
+    def tau(self):
+        """The proximal step size at the current iteration; assign to change it."""
+        if isinstance(self._tau, _Schedule):
+            return self._tau(self.iterations)
+        return self._tau
+
+    @tau.setter
+    def tau(self, tau):
+        tau = check_tau(tau)
+        if isinstance(self._tau, _Schedule) or isinstance(tau, _Schedule):
+            raise TypeError(
+                "`tau` can be assigned only a number, and only where it was created with a "
+                "number. Create a new `ProxProp` to use another schedule. "
+                f"Received: tau={tau!r}"
+            )
+        self._tau.assign(tau)
+
+    @property
+    def exclude(self):
+        """The layers that take explicit steps."""
+        return self._exclude
+
+    def step_arguments(self):
+        """Returns the arguments of the `ImplicitGradientTape` of one training step."""
+        return {
+            "tau": tf.convert_to_tensor(self.tau),
+            "solver": self.solver,
+            "final_layer": self.final_layer,
+            "exclude": self._exclude,
+        }
+
+    def build(self, variables):
+        if self.built:
+            return
+        self.inner_optimizer.build(variables)
+        super().build(variables)
+
+    def apply(self, grads, trainable_variables=None):
+        """Makes the inner optimizer's step with implicit directions.
+
+        Args:
+            grads: what `ImplicitGradientTape.gradient` returned, a list.
+            trainable_variables: the variables that belong to them.
+
+        Raises:
+            RuntimeError: if `grads` are plain gradients.
+        """
+        variables = self._trainable_variables
+        if trainable_variables is not None:
+            variables = trainable_variables = list(trainable_variables)
+        plain = tape.claim([v for g, v in zip(grads, variables) if g is not None])
+        if plain:
+            names = [getattr(v, "path", v.name) for v in plain]
+            raise RuntimeError(
+                "ProxProp received plain gradients, with which it would take explicit steps "
+                f"only, for {names}. In a train_step of your own, put "
+                "`keras_proxprop.ImplicitGradientTape(model)` in the place of "
+                "`tf.GradientTape()`, or call `super().train_step(data)`."
+            )
+        if not self.built and trainable_variables is not None:
+            with keras.name_scope(self.name, caller=self):
+                self.build(trainable_variables)
+        self.inner_optimizer.apply(grads, trainable_variables)
+
+    @property
+    def variables(self):
+        return self._variables + self.inner_optimizer.variables
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        tau = self._tau
+        return {
+            "name": self.name,
+            "inner_optimizer": serialize(self.inner_optimizer),
+            "tau": serialize(tau) if isinstance(tau, _Schedule) else float(tau.numpy()),
+            "solver": serialize(self.solver),
+            "final_layer": self.final_layer,
+            "exclude": [_exclude_config(entry) for entry in self._exclude],
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("inner_optimizer", "tau", "solver"):
+            if isinstance(config.get(key), dict):
+                config[key] = keras.saving.deserialize_keras_object(
+                    config[key], custom_objects=custom_objects
+                )
+        config["exclude"] = [
+            keras.saving.deserialize_keras_object(entry, custom_objects=custom_objects)
+            if isinstance(entry, dict)
+            else entry
+            for entry in config.get("exclude", ())
+        ]
+        return cls(**config)
+
+    def __repr__(self):
+        inner = type(self.inner_optimizer).__name__
+        tau = self._tau if isinstance(self._tau, _Schedule) else float(self._tau.numpy())
+        return (
+            f"ProxProp({inner}, tau={tau}, solver={self.solver}, "
+            f"final_layer={self.final_layer!r}, exclude={list(self._exclude)})"
+        )
+
+
+def find_proxprop(optimizer):
+    """Returns the `ProxProp` that `optimizer` is or scales losses for, or `None`."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer if isinstance(optimizer, ProxProp) else None
+
+
+def _inner_optimizer(identifier, learning_rate, kwargs):
+    """Returns the inner optimizer that `identifier` names, with its arguments set."""
+    if isinstance(identifier, keras.optimizers.Optimizer):
+        if kwargs:
+            raise ValueError(
+                f"Argument(s) {sorted(kwargs)} belong to the inner optimizer, which was given "
+                f"as an instance: pass them to {type(identifier).__name__}(...) itself."
+            )
+        optimizer = identifier
+        if learning_rate is not None:
+            optimizer.learning_rate = learning_rate
+    else:
+        optimizer = _from_identifier(identifier, learning_rate, kwargs)
+    if isinstance(optimizer, (ProxProp, keras.optimizers.LossScaleOptimizer)):
+        raise ValueError(
+            "Argument `inner_optimizer` must be an optimizer that makes plain steps; a "
+            "LossScaleOptimizer goes around ProxProp, not into it. "
+            f"Received: inner_optimizer={identifier!r}"
+        )
+    return optimizer
+
+
+def _from_identifier(identifier, learning_rate, kwargs):
+    if isinstance(identifier, str):
+        identifier = {"class_name": identifier, "config": {}}
+    if not isinstance(identifier, dict):
+        raise TypeError(
+            "Argument `inner_optimizer` must be the name, the config or an instance of a "
+            f"Keras optimizer. Received: inner_optimizer={identifier!r} "
+            f"(of type {type(identifier).__name__})"
+        )
+    config = dict(identifier["config"], **kwargs)
+    if learning_rate is not None:
+        config["learning_rate"] = learning_rate
+    return keras.optimizers.get({**identifier, "config": config})
+
+
+def _exclude_config(entry):
+    """Returns an entry of `exclude` as it can be saved: a layer instance by its name."""
+    if isinstance(entry, keras.Layer):
+        return entry.name
+    return entry if isinstance(entry, str) else keras.saving.serialize_keras_object(entry)

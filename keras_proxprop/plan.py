@@ -1,0 +1,95 @@
+"""Which layers of a model take an implicit step, and why the others do not."""
+
+import inspect
+
+import keras
+
+from keras_proxprop.blocks import find_block
+
+FINAL = "final layer"
+ELSEWHERE = "called inside a tf.function or control flow of its own"
+SHARED = "shares a weight with another layer"
+
+
+class Plan:
+    """The blocks of a model's layers, found as the layers are called.
+
+    Args:
+        model: `keras.Model`.
+        exclude: layers that take explicit steps: names, types or instances.
+    """
+
+    def __init__(self, model, exclude=()):
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                "Argument `model` must be a `keras.Model`: its layers are what takes "
+                f"implicit steps. Received: model={model!r} (of type {type(model).__name__})"
+            )
+        self.model = model
+        self.exclude = check_exclude(exclude)
+        self._found = {}
+
+    def block(self, layer):
+        """Returns the layer's block, or `None` if it must take an explicit step."""
+        return self._find(layer)[0]
+
+    def reason(self, layer):
+        """Returns why the layer must take an explicit step, or `None` if it need not."""
+        return self._find(layer)[1]
+
+    def check_exclude_matches(self):
+        """Raises for an entry of `exclude` that is no layer of the (built) model."""
+        layers = list(self.model._flatten_layers(include_self=False))
+        for entry in self.exclude:
+            if not any(_matches(entry, layer) for layer in layers):
+                names = [layer.name for layer in layers if layer._trainable_variables]
+                raise ValueError(
+                    f"Argument `exclude` names no layer of the model: exclude={entry!r}. "
+                    f"The model's layers with weights are {names}."
+                )
+
+    def _find(self, layer):
+        key = id(layer)
+        if key not in self._found:
+            if any(_matches(entry, layer) for entry in self.exclude):
+                self._found[key] = None, "excluded"
+            else:
+                self._found[key] = find_block(layer)
+        return self._found[key]
+
+
+def check_exclude(exclude):
+    """Returns `exclude` as a tuple of layer names, types and instances."""
+    if isinstance(exclude, (str, type, keras.Layer)):
+        exclude = (exclude,)
+    if not isinstance(exclude, (tuple, list, set, frozenset)):
+        raise TypeError(
+            "Argument `exclude` must be a list of layer names, layer types or layers. "
+            f"Received: exclude={exclude!r} (of type {type(exclude).__name__})"
+        )
+    for entry in exclude:
+        is_type = inspect.isclass(entry) and issubclass(entry, keras.Layer)
+        if not is_type and not isinstance(entry, (str, keras.Layer)):
+            raise TypeError(
+                "Argument `exclude` must hold layer names, layer types or layers. "
+                f"Received: exclude={entry!r} (of type {type(entry).__name__})"
+            )
+    return tuple(exclude)
+
+
+def check_final_layer(final_layer):
+    """Returns `final_layer` if it is a known treatment of final layers."""
+    if final_layer not in ("explicit", "implicit"):
+        raise ValueError(
+            "Argument `final_layer` must be 'explicit' or 'implicit'. "
+            f"Received: final_layer={final_layer!r}"
+        )
+    return final_layer
+
+
+def _matches(entry, layer):
+    if isinstance(entry, str):
+        return layer.name == entry
+    if inspect.isclass(entry):
+        return isinstance(layer, entry)
+    return layer is entry

@@ -1,0 +1,153 @@
+"""Notes, during one forward pass, what the supported layers' linear maps saw.
+
+While a `Recorder` is active, the layers' `call` is shadowed on the instance by a function
+that asks the recorder of its own thread: other threads, and replicas of one model in
+their own threads, run the layers as they are. Nothing stays behind when it ends.
+"""
+
+import dataclasses
+import functools
+import threading
+import weakref
+
+import tensorflow as tf
+
+_active = threading.local()
+# What every model was last called with while it was recorded, tensors as `tf.TensorSpec`.
+last_call = weakref.WeakKeyDictionary()
+_shadow_lock = threading.Lock()
+_shadows = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """One call of a layer with a block: its inputs and its preactivation `z`."""
+
+    block: object
+    inputs: object
+    z: object
+
+
+class Recorder:
+    """Records the calls of a model's layers in the graph that it was started in.
+
+    Args:
+        model: `keras.Model`.
+        blocks: function of a layer that returns its block, or `None`.
+        watch: function called on every preactivation, or `None`.
+    """
+
+    def __init__(self, model, blocks, watch=None):
+        self.model = model
+        self._blocks = blocks
+        self._watch = watch
+        self._shadowed = {}
+        self.uses = []
+        self.model_calls = []
+        self.weighted = []
+        self.elsewhere = {}
+
+    def start(self):
+        self.graph = _current_graph()
+        _recorders().append(self)
+        self._shadow(self.model)
+
+    def stop(self):
+        _recorders().remove(self)
+        for layer in self._shadowed.values():
+            _uncover(layer)
+        self._shadowed.clear()
+
+    def enter(self, layer):
+        """Prepares for a call of `layer`; returns whether its tensors will be in reach."""
+        # A model or layer may have built its sublayers only now.
+        self._shadow(layer)
+        if _current_graph() is self.graph:
+            return True
+        # A scratch graph (Keras building the model) or a graph inside this one
+        # (tf.function, control flow): its tensors are not to be had out here.
+        self.elsewhere[id(layer)] = layer
+        return False
+
+    def block(self, layer):
+        return self._blocks(layer)
+
+    def note(self, use):
+        if self._watch is not None:
+            self._watch(use.z)
+        self.uses.append(use)
+
+    def leave(self, layer, args, kwargs, outputs):
+        if layer is self.model:
+            self.model_calls.append((args, kwargs, outputs))
+            last_call[layer] = tf.nest.map_structure(_spec, (args, kwargs))
+        elif layer._trainable_variables:
+            self.weighted.append((layer, outputs))
+
+    def owns(self, layer):
+        return id(layer) in self._shadowed
+
+    def _shadow(self, root):
+        for layer in root._flatten_layers():
+            if id(layer) not in self._shadowed:
+                self._shadowed[id(layer)] = layer
+                _cover(layer)
+
+
+def _call(layer, original, args, kwargs):
+    """Runs a layer's call for the recorders of this thread that it belongs to."""
+    owners = [r for r in _recorders() if r.owns(layer)]
+    owners = [r for r in owners if r.enter(layer)]
+    blocks = [r.block(layer) for r in owners]
+    if owners and all(blocks):
+
+        def note(inputs, z):
+            for recorder, block in zip(owners, blocks):
+                recorder.note(Use(block, inputs, z))
+            return z
+
+        outputs = blocks[0].call(note, *args, **kwargs)
+    else:
+        outputs = original(*args, **kwargs)
+    for recorder in owners:
+        recorder.leave(layer, args, kwargs, outputs)
+    return outputs
+
+
+def _cover(layer):
+    with _shadow_lock:
+        if id(layer) in _shadows:
+            _shadows[id(layer)] += 1
+            return
+        _shadows[id(layer)] = 1
+        original = layer.call
+
+        @functools.wraps(original)
+        def call(*args, **kwargs):
+            return _call(layer, original, args, kwargs)
+
+        # Past Keras's own __setattr__, which would track it.
+        object.__setattr__(layer, "call", call)
+
+
+def _uncover(layer):
+    with _shadow_lock:
+        _shadows[id(layer)] -= 1
+        if not _shadows[id(layer)]:
+            del _shadows[id(layer)]
+            object.__delattr__(layer, "call")
+
+
+def _recorders():
+    """The active recorders of this thread, outermost first."""
+    if not hasattr(_active, "recorders"):
+        _active.recorders = []
+    return _active.recorders
+
+
+def _spec(x):
+    return tf.TensorSpec.from_tensor(x) if isinstance(x, tf.Tensor) else x
+
+
+def _current_graph():
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

@@ -1,0 +1,161 @@
+"""`summary`: which layers step implicitly, how, and at what price."""
+
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+from keras_proxprop import recording, structure
+from keras_proxprop.plan import ELSEWHERE, FINAL, Plan
+from keras_proxprop.problem import Member, Problem
+from keras_proxprop.solvers import cost
+
+# What `fit` takes where it is not told a batch size.
+_KERAS_BATCH_SIZE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """A row of the summary: one layer with trainable weights."""
+
+    name: str
+    kind: str
+    weights: int
+    step: str
+    rows: int = 0
+    features: int = 0
+    solver: str = ""
+    extra: float = 0.0
+    backpropagation: float = 0.0
+
+    @property
+    def cells(self):
+        implicit = self.step == "implicit"
+        return (
+            f"{self.name} ({self.kind})",
+            f"{self.weights:,}",
+            self.step,
+            f"{self.rows:,} × {self.features:,}" if implicit else "",
+            self.solver,
+            f"{self.extra / self.backpropagation:.2f}" if implicit else "",
+        )
+
+
+def summary(model, batch_size=None, optimizer=None):
+    """Prints which layers of a model take implicit steps, how, and at what cost.
+
+    A row per layer with trainable weights: its step (implicit, or explicit and why), the
+    rows × features of its least-squares problem, the form that the solver takes (primal,
+    dual, or cg), and the estimated extra cost in units of the layer's own backpropagation.
+
+    Args:
+        model: `keras.Model` whose input shapes are known (built from inputs, or called,
+            or trained before).
+        batch_size: int, the batch size to report for. Defaults to `None`: 32, which is
+            what `fit` takes by default.
+        optimizer: the `ProxProp` to report for. Defaults to `None`: the one that the
+            model is compiled with, or else `ProxProp()`.
+
+    Raises:
+        TypeError: if `model` is not a `keras.Model`, or `optimizer` is not a `ProxProp`.
+        ValueError: if the shapes of the model's inputs are not known.
+
+    Example:
+
+    >>> keras_proxprop.summary(model, batch_size=64)
+    """
+    reports = layer_reports(model, batch_size, optimizer)
+    head = ("Layer (type)", "Weights", "Step", "Rows × features", "Solver", "Extra cost")
+    table = [head, *(report.cells for report in reports)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)) for row in table]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    weights = sum(r.weights for r in reports)
+    implicit = sum(r.weights for r in reports if r.step == "implicit")
+    extra = sum(r.extra for r in reports)
+    total = sum(r.backpropagation for r in reports)
+    print(f"Implicit steps of {model.name!r}, batch size {batch_size or _KERAS_BATCH_SIZE}")
+    print("\n".join(line.rstrip() for line in lines))
+    print(
+        f"{implicit:,} of {weights:,} trainable weights step implicitly; estimated extra "
+        f"cost {extra / total if total else 0:.2f} × backpropagation of these layers."
+    )
+
+
+def layer_reports(model, batch_size=None, optimizer=None):
+    """Returns the rows of `summary`, a `LayerReport` each."""
+    # The optimizer knows the training step, which reports through this module's package.
+    from keras_proxprop.optimizer import ProxProp, find_proxprop
+
+    if optimizer is not None and find_proxprop(optimizer) is None:
+        raise TypeError(
+            f"Argument `optimizer` must be a `ProxProp`. Received: optimizer={optimizer!r}"
+        )
+    proxprop = find_proxprop(optimizer or getattr(model, "optimizer", None)) or ProxProp()
+    plan = Plan(model, proxprop.exclude)
+    args, kwargs = _call_of(model, batch_size or _KERAS_BATCH_SIZE)
+    recorder = structure.scratch_recorder(model, plan.block, args, kwargs)
+    plan.check_exclude_matches()
+    final = structure.final_layers(recorder, None)
+    uses = {}
+    for use in recorder.uses:
+        uses.setdefault(id(use.block.layer), []).append(use)
+    reports = []
+    with recorder.graph.as_default():
+        for layer in model._flatten_layers():
+            own = [v for v in layer._trainable_variables if v.trainable]
+            if not own:
+                continue
+            why = plan.reason(layer)
+            if why is None and id(layer) not in uses:
+                why = ELSEWHERE if id(layer) in recorder.elsewhere else "not called"
+            if why is None and proxprop.final_layer == "explicit" and id(layer) in final:
+                why = FINAL
+            reports.append(_report(layer, own, why, uses.get(id(layer)), proxprop.solver))
+    return reports
+
+
+def _report(layer, own, why, uses, solver):
+    kind = type(layer).__name__
+    weights = sum(math.prod(v.shape) for v in own)
+    if not uses:
+        return LayerReport(layer.name, kind, weights, f"explicit: {why}")
+    block = uses[0].block
+    problem = Problem([Member(block, tuple(uses), tuple(block.weights))])
+    rows = problem.rows()
+    price = cost.backpropagation(rows, problem.columns)
+    if why is not None:
+        return LayerReport(
+            layer.name, kind, weights, f"explicit: {why}", backpropagation=price
+        )
+    form, extra = solver.choose(rows, problem.columns)
+    return LayerReport(
+        layer.name, kind, weights, "implicit", rows.count, rows.features, form, extra, price
+    )
+
+
+def _call_of(model, batch_size):
+    """Returns `(args, kwargs)` of a call of the model, tensors as `tf.TensorSpec`."""
+
+    def spec(shape, dtype):
+        return tf.TensorSpec((batch_size, *shape[1:]), dtype)
+
+    inputs = getattr(model, "input", None) if getattr(model, "inputs", None) else None
+    if inputs is not None:
+        specs = keras.tree.map_structure(lambda t: spec(t.shape, t.dtype), inputs)
+        return (specs,), {}
+    if model in recording.last_call:
+
+        def resized(x):
+            batch = isinstance(x, tf.TensorSpec) and x.shape.rank
+            return spec(x.shape, x.dtype) if batch else x
+
+        return tf.nest.map_structure(resized, recording.last_call[model])
+    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
+    if not shapes:
+        raise ValueError(
+            f"The input shapes of model {model.name!r} are not known: build it with "
+            "`model.build(input_shape)`, or train it for a step, before `summary`."
+        )
+    return tuple(spec(shape, model.input_dtype) for shape in shapes), {}

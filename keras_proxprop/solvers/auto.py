@@ -1,0 +1,41 @@
+"""The default: exact where that is affordable, conjugate gradients where it is not."""
+
+import keras
+
+from keras_proxprop.solvers import cost
+from keras_proxprop.solvers.conjugate_gradient import ConjugateGradient
+from keras_proxprop.solvers.exact import dual, primal
+from keras_proxprop.solvers.solver import Solver
+
+# CG is taken where both factorizations cost more than so many times the layer's own
+# backpropagation.
+MULTIPLE = 30
+ITERATIONS = 5
+
+
+@keras.saving.register_keras_serializable(package="keras_proxprop")
+class Auto(Solver):
+    """Chooses primal, dual or CG for every layer by the count in `cost`."""
+
+    def solve(self, rows, d, tau, rest=None):
+        return cost.cheapest(
+            costs(rows, d.shape[-1]),
+            {
+                "primal": lambda: primal(rows, d, tau, rest),
+                "dual": lambda: dual(rows, d, tau, rest),
+                "cg": lambda: ConjugateGradient(ITERATIONS).solve(rows, d, tau, rest),
+            },
+        )
+
+    def choose(self, rows, columns):
+        prices = costs(rows, columns)
+        form = min(prices, key=prices.get)
+        if form == "cg":
+            return ConjugateGradient(ITERATIONS).choose(rows, columns)
+        return form, prices[form]
+
+
+def costs(rows, columns):
+    """Returns `{form: cost}`; CG's is the price from which on it is preferred."""
+    limit = MULTIPLE * cost.backpropagation(rows, columns)
+    return {**cost.exact(rows, columns), "cg": limit}

@@ -1,0 +1,11 @@
+"""The explicit step, where a layer was recorded but must not step implicitly."""
+
+from keras_proxprop.solvers.exact import add
+from keras_proxprop.solvers.solver import Solver
+
+
+class Gradient(Solver):
+    """Returns the plain gradient `AᵀD + rest`."""
+
+    def solve(self, rows, d, tau, rest=None):
+        return add(rows.multiply_transposed(d), rest)

@@ -1,0 +1,43 @@
+"""What a solver is."""
+
+
+class Solver:
+    """Solves `(AᵀA + I/τ) P = AᵀD + rest` for the direction `P`.
+
+    A solver knows rows, products and matrices, never the layer that they come from.
+    """
+
+    def solve(self, rows, d, tau, rest=None):
+        """Returns the direction `P`, a list as in `keras_proxprop.blocks.rows`.
+
+        Args:
+            rows: `Rows`, the matrix `A`.
+            d: `∂L/∂z`, `[count, columns]`, in `rows.dtype`.
+            tau: proximal step size, a scalar tensor in `rows.dtype`.
+            rest: direction-shaped part of the gradient that does not pass through `A`
+                (regularizers, tied weights), or `None`.
+        """
+        raise NotImplementedError
+
+    def choose(self, rows, columns):
+        """Returns `(form, cost)`: what `solve` does with rows of known count, and its price
+        in multiply-adds beyond the layer's backpropagation."""
+        raise NotImplementedError
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self):
+        return hash((type(self), *sorted(self.get_config().items())))
+
+    def __repr__(self):
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"

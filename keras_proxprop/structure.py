@@ -1,0 +1,89 @@
+"""Where a model's final layers are, read off the graph of one forward pass."""
+
+import weakref
+
+import keras
+import tensorflow as tf
+
+from keras_proxprop.recording import Recorder
+
+_known = weakref.WeakKeyDictionary()
+
+
+def final_layers(recorder, target):
+    """Returns the ids of the layers with no other weighted layer between them and an output.
+
+    Args:
+        recorder: `Recorder` of a forward pass.
+        target: the loss; stands in for the outputs where the model as a whole was not
+            called.
+    """
+    model = recorder.model
+    if recorder.graph is not None:
+        outputs = [outputs for _, _, outputs in recorder.model_calls]
+        return _walk(outputs or target, recorder.weighted)
+    if not recorder.model_calls:
+        raise ValueError(
+            "The final layers cannot be found: the model was not called inside the "
+            "tape, and eager tensors do not tell what they come from. Call the model as a "
+            "whole, wrap the step in a `tf.function`, or pass final_layer='implicit'."
+        )
+    # Eager tensors have no graph to read: trace the same call in a scratch graph, once.
+    key = tuple(id(layer) for layer, _ in recorder.weighted)
+    known = _known.setdefault(model, {})
+    if key not in known:
+        args, kwargs, _ = recorder.model_calls[0]
+        known[key] = _walk_scratch(model, args, kwargs)
+    return known[key]
+
+
+def scratch_recorder(model, blocks, args, kwargs):
+    """Returns a `Recorder` of `model(*args, **kwargs)` in a graph that never runs."""
+    graph = tf.__internal__.FuncGraph("proxprop_scratch")
+    recorder = Recorder(model, blocks)
+
+    def symbolic(x):
+        if not tf.is_tensor(x) and not isinstance(x, tf.TensorSpec):
+            return x
+        return tf.compat.v1.placeholder(x.dtype, x.shape)
+
+    # What the forward pass would assign (statistics, seeds) stays in the scope.
+    with graph.as_default(), keras.StatelessScope():
+        args, kwargs = tf.nest.map_structure(symbolic, (args, kwargs))
+        recorder.start()
+        try:
+            model(*args, **kwargs)
+        finally:
+            recorder.stop()
+    # The graph owns the tensors that the recorder holds.
+    recorder.owner = graph
+    return recorder
+
+
+def _walk_scratch(model, args, kwargs):
+    recorder = scratch_recorder(model, lambda layer: None, args, kwargs)
+    return final_layers(recorder, None)
+
+
+def _walk(outputs, weighted):
+    owner = {}
+    for layer, tensors in weighted:
+        for tensor in _tensors(tensors):
+            # A later layer that passes a tensor on unchanged does not take it over.
+            owner.setdefault(id(tensor), layer)
+    final, seen = set(), set()
+    queue = _tensors(outputs)
+    while queue:
+        tensor = queue.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        if id(tensor) in owner:
+            final.add(id(owner[id(tensor)]))
+        else:
+            queue.extend(tensor.op.inputs)
+    return final
+
+
+def _tensors(nest):
+    return [t for t in tf.nest.flatten(nest, expand_composites=True) if tf.is_tensor(t)]

@@ -1,0 +1,197 @@
+"""The tape that returns implicit directions in place of gradients."""
+
+import collections
+import dataclasses
+import warnings
+import weakref
+
+import tensorflow as tf
+
+from keras_proxprop import solvers, structure
+from keras_proxprop.plan import Plan, check_final_layer
+from keras_proxprop.problem import Member, Problem
+from keras_proxprop.recording import Recorder
+from keras_proxprop.solvers.gradient import Gradient
+from keras_proxprop.step_size import as_tensor, check_tau
+
+_warned = weakref.WeakSet()
+
+
+class ImplicitGradientTape:
+    """A `tf.GradientTape` that returns implicit directions for a model's linear layers.
+
+    The forward pass inside its context is recorded; `gradient` then returns, for the
+    weights of every supported layer, the direction of its proximal step
+
+        P = (AᵀA + I/τ)⁻¹ Aᵀ D,    D = ∂L/∂z,
+
+    and for all other weights the gradient. Both can be handed to any Keras optimizer,
+    a `ProxProp` included.
+
+    Args:
+        model: `keras.Model` whose layers are recorded.
+        tau: proximal step size: a positive float or a scalar tensor. Defaults to `1.0`.
+        solver: "auto" (default), "exact", "cg", or a solver of `keras_proxprop.solvers`.
+        final_layer: "explicit" (default, as in the paper) or "implicit": the step of
+            layers with no other weighted layer between them and a model output.
+        exclude: names, types or instances of layers that take explicit steps.
+
+    Raises:
+        TypeError: if `model` is not a `keras.Model`, or `exclude` holds something else
+            than layer names, types and instances.
+        ValueError: if `tau` is not positive and finite, `solver` or `final_layer` is
+            unknown, or (on `gradient`) `exclude` names no layer of the model.
+
+    Example:
+
+    >>> optimizer = keras.optimizers.Adam()
+    >>> with keras_proxprop.ImplicitGradientTape(model, tau=1.0) as tape:
+    ...     loss = loss_fn(y, model(x, training=True))
+    >>> directions = tape.gradient(loss, model.trainable_variables)
+    >>> optimizer.apply_gradients(zip(directions, model.trainable_variables))
+
+    Source: Frerix et al., *Proximal Backpropagation*, ICLR 2018, Algorithm 1 and
+    equation (12).
+    """
+
+    def __init__(self, model, tau=1.0, solver="auto", final_layer="explicit", exclude=()):
+        self._plan = Plan(model, exclude)
+        self._tau = check_tau(tau)
+        self._solver = solvers._get(solver)
+        self._final_layer = check_final_layer(final_layer)
+        self._tape = tf.GradientTape()
+        self._recorder = Recorder(model, self._plan.block, self._tape.watch)
+
+    def __enter__(self):
+        self._tape.__enter__()
+        self._recorder.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._recorder.stop()
+        self._tape.__exit__(*exception)
+
+    def watch(self, tensor):
+        """Ensures that `tensor` is traced, as `tf.GradientTape.watch` does."""
+        self._tape.watch(tensor)
+
+    def gradient(self, target, sources):
+        """Returns implicit directions, and gradients for what has none.
+
+        Args:
+            target: the loss, or a nest of tensors whose sum it is.
+            sources: a nest of variables or tensors.
+
+        Returns:
+            A nest like `sources`: a direction, a gradient, or `None` where the loss does
+            not depend on a source.
+        """
+        self._plan.check_exclude_matches()
+        flat = tf.nest.flatten(sources)
+        implicit, explicit = self._members(target, {_key(s) for s in flat})
+        zs = [use.z for member in implicit + explicit for use in member.uses]
+        gradients = self._tape.gradient(target, zs + flat)
+        d = dict(zip(map(id, zs), gradients))
+        found = {_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
+        for problem in Problem.group(_reached(implicit, d)):
+            self._solve(problem, self._solver, d, found)
+        for member in _reached(explicit, d):
+            self._solve(Problem([member]), Gradient(), d, found)
+        _ready.grant(found)
+        return tf.nest.pack_sequence_as(sources, [found[_key(s)] for s in flat])
+
+    def _solve(self, problem, solver, d, found):
+        """Puts the problem's directions in the place of its weights' gradients."""
+        rows = problem.rows()
+        directions = problem.solve(
+            rows,
+            [[d[id(use.z)] for use in member.uses] for member in problem.members],
+            [[found.get(_key(w)) for w in member.weights] for member in problem.members],
+            solver,
+            as_tensor(self._tau, rows.dtype),
+        )
+        for member, parts in zip(problem.members, directions):
+            for weight, part in zip(member.weights, parts):
+                if _key(weight) in found:
+                    found[_key(weight)] = tf.cast(part, weight.dtype)
+
+    def _members(self, target, wanted):
+        """Returns the recorded layers whose kernels are wanted: implicit and explicit ones."""
+        uses = collections.defaultdict(list)
+        blocks = {}
+        for use in self._recorder.uses:
+            uses[id(use.block.layer)].append(use)
+            blocks[id(use.block.layer)] = use.block
+        final = set()
+        if uses and self._final_layer == "explicit":
+            final = structure.final_layers(self._recorder, target)
+        owners = collections.Counter(_key(w) for b in blocks.values() for w in b.weights)
+        implicit, explicit = [], []
+        for layer, block in blocks.items():
+            weights = [w for w in block.weights if _key(w) in wanted]
+            if not weights:
+                continue
+            kernel = weights[0] is block.weights[0]
+            shared = any(owners[_key(w)] > 1 for w in weights)
+            if kernel and not shared and layer not in final:
+                implicit.append(Member(block, tuple(uses[layer]), tuple(weights)))
+            else:
+                explicit.append(Member(block, tuple(uses[layer]), tuple(block.weights)))
+        if not implicit and self._plan.model not in _warned:
+            _warned.add(self._plan.model)
+            warnings.warn(
+                f"No layer of model {self._plan.model.name!r} takes an implicit step: it is "
+                "trained by explicit steps only. `keras_proxprop.summary(model)` says why.",
+                stacklevel=3,
+            )
+        return implicit, explicit
+
+
+def _reached(members, d):
+    """Returns the members without the uses that the loss does not depend on."""
+    reached = []
+    for member in members:
+        uses = tuple(use for use in member.uses if d[id(use.z)] is not None)
+        if uses:
+            reached.append(dataclasses.replace(member, uses=uses))
+    return reached
+
+
+class _Ready:
+    """Which variables have directions that no optimizer has taken yet.
+
+    `ProxProp` takes only what this tape made: plain gradients would train explicitly,
+    in silence.
+    """
+
+    def __init__(self):
+        self._left = {}
+
+    def grant(self, keys):
+        # Every replica of a strategy applies the directions once.
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync if context else 1
+        self._left.update(dict.fromkeys(keys, replicas))
+
+    def claim(self, variables):
+        """Returns the variables for which no direction was ready."""
+        plain = []
+        for variable in variables:
+            left = self._left.get(_key(variable), 0)
+            if left:
+                self._left[_key(variable)] = left - 1
+            else:
+                plain.append(variable)
+        return plain
+
+
+_ready = _Ready()
+
+
+def claim(variables):
+    """Returns those of `variables` that no tape made a direction for since the last claim."""
+    return _ready.claim(variables)
+
+
+def _key(variable):
+    return id(getattr(variable, "_value", variable))
