@@ -91,10 +91,11 @@ class ProxProp(keras.optimizers.Optimizer):
         training.install(find_proxprop)
 
     def _tau_variable(self, tau):
-        # float64: a tau of 0.1 stays 0.1 for a model in float64.
+        # float64: a tau of 0.1 stays 0.1 for a model in float64. (Keras's Constant would
+        # round it to float32 first.)
         return self.add_variable(
             shape=(),
-            initializer=keras.initializers.Constant(tau),
+            initializer=lambda shape, dtype: tf.constant(float(tau), dtype, shape),
             dtype="float64",
             aggregation="only_first_replica",
             name="tau",

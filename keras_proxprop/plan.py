@@ -51,11 +51,19 @@ class Plan:
     def _find(self, layer):
         key = id(layer)
         if key not in self._found:
-            if any(_matches(entry, layer) for entry in self.exclude):
-                self._found[key] = None, "excluded"
-            else:
-                self._found[key] = find_block(layer)
+            excluded = self._excluded(layer)
+            self._found[key] = (None, "excluded") if excluded else find_block(layer)
         return self._found[key]
+
+    def _excluded(self, layer):
+        if any(_matches(entry, layer) for entry in self.exclude):
+            return True
+        # A layer of layers, such as a nested model, is excluded with all that is in it.
+        for owner in self.model._flatten_layers(include_self=False) if self.exclude else ():
+            if any(_matches(entry, owner) for entry in self.exclude):
+                if any(inner is layer for inner in owner._flatten_layers()):
+                    return True
+        return False
 
 
 def check_exclude(exclude):

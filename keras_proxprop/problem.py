@@ -57,7 +57,8 @@ class Problem:
         return sum(member.weights[0].shape[-1] for member in self.members)
 
     def solve(self, rows, d, rest, solver, tau):
-        """Returns the direction of every member's weights, a list of lists.
+        """Returns the direction of every member's weights, a list of lists, and whether
+        the problem had to be damped, a boolean tensor.
 
         Args:
             rows: what `rows()` returned.
@@ -65,13 +66,14 @@ class Problem:
             rest: per member, the gradient of its weights by other ways, or `None`s.
         """
         d = tf.concat([_stack(parts, rows.dtype) for parts in d], axis=1)
-        direction = solver.solve(rows, d, tau, self._join(rest, rows.dtype))
+        direction, damped = solver.solve(rows, d, tau, self._join(rest, rows.dtype))
         widths = [member.weights[0].shape[-1] for member in self.members]
         columns = zip(*(tf.split(part, widths, axis=1) for part in direction))
-        return [
+        directions = [
             [tf.reshape(p, w.shape) for p, w in zip(parts, member.weights)]
             for parts, member in zip(columns, self.members)
         ]
+        return directions, damped
 
     def _join(self, rest, dtype):
         """Returns the members' other gradients as one direction, `None` if there are none."""

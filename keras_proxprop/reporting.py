@@ -1,18 +1,23 @@
 """`summary`: which layers step implicitly, how, and at what price."""
 
+import collections
 import dataclasses
 import math
+import numbers
 
 import keras
 import tensorflow as tf
 
 from keras_proxprop import recording, structure
-from keras_proxprop.plan import ELSEWHERE, FINAL, Plan
+from keras_proxprop.plan import ELSEWHERE, FINAL, SHARED, Plan
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.solvers import cost
 
 # What `fit` takes where it is not told a batch size.
 _KERAS_BATCH_SIZE = 32
+# What an axis of unknown length is reported for.
+_NOMINAL_LENGTH = 64
+_FROZEN = "frozen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +50,7 @@ class LayerReport:
 def summary(model, batch_size=None, optimizer=None):
     """Prints which layers of a model take implicit steps, how, and at what cost.
 
-    A row per layer with trainable weights: its step (implicit, or explicit and why), the
+    A row per weighted layer: its step (implicit, explicit and why, or frozen), the
     rows × features of its least-squares problem, the form that the solver takes (primal,
     dual, or cg), and the estimated extra cost in units of the layer's own backpropagation.
 
@@ -53,13 +58,14 @@ def summary(model, batch_size=None, optimizer=None):
         model: `keras.Model` whose input shapes are known (built from inputs, or called,
             or trained before).
         batch_size: int, the batch size to report for. Defaults to `None`: 32, which is
-            what `fit` takes by default.
+            what `fit` takes by default. Other axes of unknown length count as 64.
         optimizer: the `ProxProp` to report for. Defaults to `None`: the one that the
             model is compiled with, or else `ProxProp()`.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`, or `optimizer` is not a `ProxProp`.
-        ValueError: if the shapes of the model's inputs are not known.
+        ValueError: if `batch_size` is not an int of at least 1, or the shapes of the model's
+            inputs are not known.
 
     Example:
 
@@ -71,7 +77,7 @@ def summary(model, batch_size=None, optimizer=None):
     widths = [max(len(row[i]) for row in table) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)) for row in table]
     lines.insert(1, "  ".join("-" * w for w in widths))
-    weights = sum(r.weights for r in reports)
+    weights = sum(r.weights for r in reports if r.step != _FROZEN)
     implicit = sum(r.weights for r in reports if r.step == "implicit")
     extra = sum(r.extra for r in reports)
     total = sum(r.backpropagation for r in reports)
@@ -94,22 +100,27 @@ def layer_reports(model, batch_size=None, optimizer=None):
         )
     proxprop = find_proxprop(optimizer or getattr(model, "optimizer", None)) or ProxProp()
     plan = Plan(model, proxprop.exclude)
-    args, kwargs = _call_of(model, batch_size or _KERAS_BATCH_SIZE)
+    args, kwargs = _call_of(model, _check_batch_size(batch_size))
     recorder = structure.scratch_recorder(model, plan.block, args, kwargs)
     plan.check_exclude_matches()
     final = structure.final_layers(recorder, None)
     uses = {}
     for use in recorder.uses:
         uses.setdefault(id(use.block.layer), []).append(use)
+    owners = collections.Counter(id(w) for own in uses.values() for w in own[0].block.weights)
     reports = []
     with recorder.graph.as_default():
         for layer in model._flatten_layers():
             own = [v for v in layer._trainable_variables if v.trainable]
             if not own:
+                if layer._trainable_variables:
+                    reports.append(_frozen_report(layer))
                 continue
             why = plan.reason(layer)
             if why is None and id(layer) not in uses:
                 why = ELSEWHERE if id(layer) in recorder.elsewhere else "not called"
+            if why is None and any(owners[id(w)] > 1 for w in plan.block(layer).weights):
+                why = SHARED
             if why is None and proxprop.final_layer == "explicit" and id(layer) in final:
                 why = FINAL
             reports.append(_report(layer, own, why, uses.get(id(layer)), proxprop.solver))
@@ -117,14 +128,13 @@ def layer_reports(model, batch_size=None, optimizer=None):
 
 
 def _report(layer, own, why, uses, solver):
-    kind = type(layer).__name__
-    weights = sum(math.prod(v.shape) for v in own)
+    kind, weights = type(layer).__name__, _size(own)
     if not uses:
         return LayerReport(layer.name, kind, weights, f"explicit: {why}")
     block = uses[0].block
     problem = Problem([Member(block, tuple(uses), tuple(block.weights))])
     rows = problem.rows()
-    price = cost.backpropagation(rows, problem.columns)
+    price = cost.backpropagation(rows, problem.columns, rows.count)
     if why is not None:
         return LayerReport(
             layer.name, kind, weights, f"explicit: {why}", backpropagation=price
@@ -135,16 +145,44 @@ def _report(layer, own, why, uses, solver):
     )
 
 
+def _frozen_report(layer):
+    weights = _size(layer._trainable_variables)
+    return LayerReport(layer.name, type(layer).__name__, weights, _FROZEN)
+
+
+def _size(variables):
+    return sum(math.prod(v.shape) for v in variables)
+
+
+def _check_batch_size(batch_size):
+    if batch_size is None:
+        return _KERAS_BATCH_SIZE
+    whole = isinstance(batch_size, numbers.Integral) and not isinstance(batch_size, bool)
+    if not whole or batch_size < 1:
+        raise ValueError(
+            "Argument `batch_size` must be an integer of at least 1. "
+            f"Received: batch_size={batch_size!r}"
+        )
+    return int(batch_size)
+
+
 def _call_of(model, batch_size):
     """Returns `(args, kwargs)` of a call of the model, tensors as `tf.TensorSpec`."""
 
     def spec(shape, dtype):
-        return tf.TensorSpec((batch_size, *shape[1:]), dtype)
+        lengths = [_NOMINAL_LENGTH if length is None else length for length in shape[1:]]
+        return tf.TensorSpec([batch_size, *lengths], dtype)
 
-    inputs = getattr(model, "input", None) if getattr(model, "inputs", None) else None
-    if inputs is not None:
-        specs = keras.tree.map_structure(lambda t: spec(t.shape, t.dtype), inputs)
-        return (specs,), {}
+    def built_for(shapes):
+        if isinstance(shapes, dict):
+            return {name: built_for(shape) for name, shape in shapes.items()}
+        if any(isinstance(shape, (tuple, list, dict)) for shape in shapes):
+            return [built_for(shape) for shape in shapes]
+        return spec(shapes, model.input_dtype)
+
+    if getattr(model, "inputs", None):
+        inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+        return (keras.tree.map_structure(lambda t: spec(t.shape, t.dtype), inputs),), {}
     if model in recording.last_call:
 
         def resized(x):
@@ -152,10 +190,10 @@ def _call_of(model, batch_size):
             return spec(x.shape, x.dtype) if batch else x
 
         return tf.nest.map_structure(resized, recording.last_call[model])
-    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
+    shapes = getattr(model, "_build_shapes_dict", None)
     if not shapes:
         raise ValueError(
             f"The input shapes of model {model.name!r} are not known: build it with "
             "`model.build(input_shape)`, or train it for a step, before `summary`."
         )
-    return tuple(spec(shape, model.input_dtype) for shape in shapes), {}
+    return tuple(built_for(shape) for shape in shapes.values()), {}

@@ -6,18 +6,21 @@ import numbers
 import keras
 import tensorflow as tf
 
+_OR_SCHEDULE = " or a `keras.optimizers.schedules.LearningRateSchedule`"
 
-def check_tau(tau):
-    """Returns `tau` if it is a positive number, a tensor or a schedule; else raises."""
-    if isinstance(tau, keras.optimizers.schedules.LearningRateSchedule):
+
+def check_tau(tau, schedules=True):
+    """Returns `tau` if it is a positive number, a tensor or (unless told) a schedule."""
+    if schedules and isinstance(tau, keras.optimizers.schedules.LearningRateSchedule):
         return tau
     if isinstance(tau, (tf.Tensor, tf.Variable, keras.Variable)):
+        if tf.executing_eagerly():
+            check_tau(tf.convert_to_tensor(tau).numpy().item())
         return tau
     if isinstance(tau, bool) or not isinstance(tau, numbers.Real):
         raise TypeError(
-            "Argument `tau` must be a positive float or a "
-            f"`keras.optimizers.schedules.LearningRateSchedule`. Received: tau={tau!r} "
-            f"(of type {type(tau).__name__})"
+            f"Argument `tau` must be a positive float{_OR_SCHEDULE if schedules else ''}. "
+            f"Received: tau={tau!r} (of type {type(tau).__name__})"
         )
     if not (tau > 0 and math.isfinite(tau)):
         raise ValueError(

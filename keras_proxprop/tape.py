@@ -56,13 +56,17 @@ class ImplicitGradientTape:
 
     def __init__(self, model, tau=1.0, solver="auto", final_layer="explicit", exclude=()):
         self._plan = Plan(model, exclude)
-        self._tau = check_tau(tau)
+        self._tau = check_tau(tau, schedules=False)
         self._solver = solvers._get(solver)
         self._final_layer = check_final_layer(final_layer)
         self._tape = tf.GradientTape()
+        self.damped = []
         self._recorder = Recorder(model, self._plan.block, self._tape.watch)
 
     def __enter__(self):
+        # As soon as the names are known: before a forward pass changes any statistics.
+        if all(layer.built for layer in self._plan.model._flatten_layers()):
+            self._plan.check_exclude_matches()
         self._tape.__enter__()
         self._recorder.start()
         return self
@@ -75,6 +79,8 @@ class ImplicitGradientTape:
         """Ensures that `tensor` is traced, as `tf.GradientTape.watch` does."""
         self._tape.watch(tensor)
 
+    # In a `tf.function` of the user's, AutoGraph would rewrite all that is called from here.
+    @tf.autograph.experimental.do_not_convert
     def gradient(self, target, sources):
         """Returns implicit directions, and gradients for what has none.
 
@@ -97,19 +103,20 @@ class ImplicitGradientTape:
             self._solve(problem, self._solver, d, found)
         for member in _reached(explicit, d):
             self._solve(Problem([member]), Gradient(), d, found)
-        _ready.grant(found)
+        grant(map(_native, flat))
         return tf.nest.pack_sequence_as(sources, [found[_key(s)] for s in flat])
 
     def _solve(self, problem, solver, d, found):
         """Puts the problem's directions in the place of its weights' gradients."""
         rows = problem.rows()
-        directions = problem.solve(
+        directions, damped = problem.solve(
             rows,
             [[d[id(use.z)] for use in member.uses] for member in problem.members],
             [[found.get(_key(w)) for w in member.weights] for member in problem.members],
             solver,
             as_tensor(self._tau, rows.dtype),
         )
+        self.damped.append(damped)
         for member, parts in zip(problem.members, directions):
             for weight, part in zip(member.weights, parts):
                 if _key(weight) in found:
@@ -142,7 +149,7 @@ class ImplicitGradientTape:
             warnings.warn(
                 f"No layer of model {self._plan.model.name!r} takes an implicit step: it is "
                 "trained by explicit steps only. `keras_proxprop.summary(model)` says why.",
-                stacklevel=3,
+                stacklevel=4,
             )
         return implicit, explicit
 
@@ -157,41 +164,48 @@ def _reached(members, d):
     return reached
 
 
-class _Ready:
-    """Which variables have directions that no optimizer has taken yet.
+def grant(variables):
+    """Notes on every variable that a direction for it is ready for a `ProxProp` to take.
 
-    `ProxProp` takes only what this tape made: plain gradients would train explicitly,
-    in silence.
+    A `ProxProp` takes nothing else: plain gradients would train explicitly, in silence.
     """
-
-    def __init__(self):
-        self._left = {}
-
-    def grant(self, keys):
-        # Every replica of a strategy applies the directions once.
-        context = tf.distribute.get_replica_context()
-        replicas = context.num_replicas_in_sync if context else 1
-        self._left.update(dict.fromkeys(keys, replicas))
-
-    def claim(self, variables):
-        """Returns the variables for which no direction was ready."""
-        plain = []
-        for variable in variables:
-            left = self._left.get(_key(variable), 0)
-            if left:
-                self._left[_key(variable)] = left - 1
-            else:
-                plain.append(variable)
-        return plain
-
-
-_ready = _Ready()
+    # Every replica of a strategy applies the directions once.
+    context = tf.distribute.get_replica_context()
+    replicas = context.num_replicas_in_sync if context else 1
+    for variable in variables:
+        if isinstance(variable, tf.Variable):
+            variable._proxprop_ready = replicas, _outermost_graph()
 
 
 def claim(variables):
     """Returns those of `variables` that no tape made a direction for since the last claim."""
-    return _ready.claim(variables)
+    plain = []
+    for variable in variables:
+        native = _native(variable)
+        left, graph = getattr(native, "_proxprop_ready", (0, None))
+        # What was made outside a graph does not let its training step through for good.
+        if left and graph == _outermost_graph():
+            native._proxprop_ready = left - 1, graph
+        else:
+            plain.append(variable)
+    return plain
+
+
+def _outermost_graph():
+    """Returns a weak reference to the graph that is being traced, `None` outside of one."""
+    if tf.executing_eagerly():
+        return None
+    graph = tf.compat.v1.get_default_graph()
+    while (
+        getattr(graph, "outer_graph", None) is not None and graph.outer_graph.building_function
+    ):
+        graph = graph.outer_graph
+    return weakref.ref(graph)
+
+
+def _native(variable):
+    return getattr(variable, "_value", variable)
 
 
 def _key(variable):
-    return id(getattr(variable, "_value", variable))
+    return id(_native(variable))

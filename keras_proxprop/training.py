@@ -1,6 +1,7 @@
 """The implicit training step, and how `keras.Model` comes to use it."""
 
 import functools
+import warnings
 
 import keras
 import tensorflow as tf
@@ -26,7 +27,10 @@ def train_step(model, data, proxprop):
         model._loss_tracker.update_state(_unscaled(loss), sample_weight=batch_size)
         loss = model.optimizer.scale_loss(loss)
     weights = model.trainable_weights
-    model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+    if weights:
+        model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+    else:
+        warnings.warn("The model does not have any trainable weights.", stacklevel=1)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 
@@ -49,7 +53,7 @@ def install(find):
     @functools.wraps(original)
     def dispatch(self, data):
         proxprop = find(self.optimizer)
-        if proxprop is None or not self.trainable_weights:
+        if proxprop is None:
             return original(self, data)
         return train_step(self, data, proxprop)
 

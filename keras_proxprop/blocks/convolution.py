@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_proxprop.blocks import correlation
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.rows import MatrixRows, Rows, as_number, border, size
+from keras_proxprop.blocks.rows import MatrixRows, Rows, border, size
 
 # An axis of unknown length is taken to have so many pixels where costs are compared.
 _NOMINAL = 64
@@ -96,11 +96,18 @@ class ConvolutionRows(Rows):
     """The patches of `images` (`[batch, *spatial, channels]`), a row each, never written out
     where a product or a correlation does instead."""
 
+    # Inside of control flow XLA runs convolutions on CPU twenty times as long.
+    choose_at_run_time = False
+
     def __init__(self, images, geometry, bias):
         self.images = images
         self.geometry = geometry
         patch = math.prod(geometry.kernel_size) * images.shape[-1]
         super().__init__(bias, patch + int(bias), images.dtype)
+        lengths = enumerate(self._nominal_lengths())
+        self.per_item = math.prod(geometry.outputs(a, n) for a, n in lengths)
+        self.gram_cost = min(self._patch_cost(), self._correlation_cost()) / self.per_item
+        self.matrix_cost = _WRITE * patch
 
     @property
     def grid(self):
@@ -134,9 +141,20 @@ class ConvolutionRows(Rows):
         sums = tf.transpose(self._correlate(total, ones))
         return border(gram, sums, tf.cast(self.count, self.dtype))
 
-    def gram_cost(self):
-        per_image = min(self._patch_cost(), self._correlation_cost())
-        return as_number(size(self.images, 0)) * per_image
+    def gram_in_float64(self):
+        """Adds the Gram matrices of one image after the other: little memory, and under XLA
+        little code, for what is rarely needed."""
+
+        def one(image):
+            image = tf.cast(image, tf.float64)[None]
+            return ConvolutionRows(image, self.geometry, self.bias).matrix().gram()
+
+        zero = tf.zeros([self.features, self.features], tf.float64)
+        return tf.while_loop(
+            lambda i, _: i < tf.shape(self.images)[0],
+            lambda i, gram: (i + 1, gram + one(self.images[i])),
+            (tf.constant(0), zero),
+        )[1]
 
     def matrix(self):
         g = self.geometry
@@ -149,12 +167,6 @@ class ConvolutionRows(Rows):
             slices.append(padded[tuple(window)])
         patches = slices[0] if len(slices) == 1 else tf.concat(slices, axis=-1)
         return MatrixRows(tf.reshape(patches, [-1, patches.shape[-1]]), self.bias)
-
-    def matrix_cost(self):
-        return _WRITE * as_number(self.count) * self.features
-
-    def cast(self, dtype):
-        return ConvolutionRows(tf.cast(self.images, dtype), self.geometry, self.bias)
 
     def _filters(self, kernel):
         channels = [self.images.shape[-1], kernel.shape[-1]]
@@ -232,10 +244,7 @@ class ConvolutionRows(Rows):
     def _patch_cost(self):
         """Multiply-adds per image, with the writing of the patches counted in."""
         patch = math.prod(self.geometry.kernel_size) * self.images.shape[-1]
-        windows = math.prod(
-            self.geometry.outputs(a, n) for a, n in enumerate(self._nominal_lengths())
-        )
-        return windows * patch * (patch + _WRITE)
+        return self.per_item * patch * (patch + _WRITE)
 
     def _correlation_cost(self):
         """Multiply-adds per image, weighted by how much slower a correlation makes them."""

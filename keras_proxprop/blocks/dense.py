@@ -1,5 +1,7 @@
 """Dense: the rows are the inputs, whatever axes come before the last."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -17,4 +19,6 @@ class DenseBlock(Block):
         return z if bias is None else keras.ops.add(z, bias)
 
     def rows(self, inputs, bias):
-        return MatrixRows(tf.reshape(inputs, [-1, inputs.shape[-1]]), bias)
+        rows = MatrixRows(tf.reshape(inputs, [-1, inputs.shape[-1]]), bias)
+        rows.per_item = math.prod(n or 1 for n in inputs.shape[1:-1])
+        return rows

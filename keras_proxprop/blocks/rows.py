@@ -15,7 +15,17 @@ class Rows:
         bias: whether the last column of `A` is the bias's column of ones.
         features: number of columns, the bias's included; static.
         dtype: the dtype that Gram matrices and solves use.
+
+    Attributes:
+        per_item: rows per item of the batch; nominal where that is unknown.
+        gram_cost: multiply-adds of `gram()` per row.
+        matrix_cost: what `matrix()` costs per row, in multiply-adds.
+        choose_at_run_time: whether the products run as fast inside of control flow.
     """
+
+    per_item = 1
+    matrix_cost = 0.0
+    choose_at_run_time = True
 
     def __init__(self, bias, features, dtype):
         self.bias = bias
@@ -39,20 +49,12 @@ class Rows:
         """Returns `AᵀA`, `[features, features]`."""
         raise NotImplementedError
 
-    def gram_cost(self):
-        """Returns the multiply-adds of `gram()`."""
+    def gram_in_float64(self):
+        """Returns `AᵀA` in float64."""
         raise NotImplementedError
 
     def matrix(self):
         """Returns these rows written out, as a `MatrixRows`."""
-        raise NotImplementedError
-
-    def matrix_cost(self):
-        """Returns what `matrix()` costs, in multiply-adds."""
-        return 0.0
-
-    def cast(self, dtype):
-        """Returns the same rows in another dtype."""
         raise NotImplementedError
 
 
@@ -62,6 +64,7 @@ class MatrixRows(Rows):
     def __init__(self, x, bias):
         super().__init__(bias, x.shape[-1] + int(bias), x.dtype)
         self.x = x
+        self.gram_cost = self.features**2
 
     @property
     def count(self):
@@ -82,8 +85,8 @@ class MatrixRows(Rows):
         sums = tf.reduce_sum(self.x, axis=0, keepdims=True)
         return border(gram, sums, tf.cast(self.count, self.dtype))
 
-    def gram_cost(self):
-        return as_number(self.count) * self.features**2
+    def gram_in_float64(self):
+        return self.cast(tf.float64).gram()
 
     def outer(self):
         """Returns `AAᵀ`, `[count, count]`."""
@@ -94,6 +97,7 @@ class MatrixRows(Rows):
         return self
 
     def cast(self, dtype):
+        """Returns the same rows in another dtype."""
         return MatrixRows(tf.cast(self.x, dtype), self.bias)
 
 
@@ -104,6 +108,10 @@ class StackedRows(Rows):
         first = parts[0]
         super().__init__(first.bias, first.features, first.dtype)
         self.parts = parts
+        self.per_item = sum(part.per_item for part in parts)
+        self.gram_cost = max(part.gram_cost for part in parts)
+        self.matrix_cost = max(part.matrix_cost for part in parts)
+        self.choose_at_run_time = all(part.choose_at_run_time for part in parts)
 
     @property
     def count(self):
@@ -120,17 +128,11 @@ class StackedRows(Rows):
     def gram(self):
         return tf.add_n([part.gram() for part in self.parts])
 
-    def gram_cost(self):
-        return sum(part.gram_cost() for part in self.parts)
+    def gram_in_float64(self):
+        return tf.add_n([part.gram_in_float64() for part in self.parts])
 
     def matrix(self):
         return MatrixRows(tf.concat([p.matrix().x for p in self.parts], 0), self.bias)
-
-    def matrix_cost(self):
-        return sum(part.matrix_cost() for part in self.parts)
-
-    def cast(self, dtype):
-        return StackedRows([part.cast(dtype) for part in self.parts])
 
 
 def border(gram, sums, count):
@@ -138,11 +140,6 @@ def border(gram, sums, count):
     top = tf.concat([gram, tf.transpose(sums)], axis=1)
     bottom = tf.concat([sums, tf.reshape(count, [1, 1])], axis=1)
     return tf.concat([top, bottom], axis=0)
-
-
-def as_number(count):
-    """Returns a row count as a number in which costs do not overflow."""
-    return float(count) if isinstance(count, int) else tf.cast(count, tf.float32)
 
 
 def size(tensor, axis):

@@ -19,7 +19,8 @@ class Auto(Solver):
 
     def solve(self, rows, d, tau, rest=None):
         return cost.cheapest(
-            costs(rows, d.shape[-1]),
+            rows,
+            lambda count: costs(rows, d.shape[-1], count),
             {
                 "primal": lambda: primal(rows, d, tau, rest),
                 "dual": lambda: dual(rows, d, tau, rest),
@@ -28,14 +29,14 @@ class Auto(Solver):
         )
 
     def choose(self, rows, columns):
-        prices = costs(rows, columns)
+        prices = costs(rows, columns, rows.count)
         form = min(prices, key=prices.get)
         if form == "cg":
             return ConjugateGradient(ITERATIONS).choose(rows, columns)
         return form, prices[form]
 
 
-def costs(rows, columns):
+def costs(rows, columns, count):
     """Returns `{form: cost}`; CG's is the price from which on it is preferred."""
-    limit = MULTIPLE * cost.backpropagation(rows, columns)
-    return {**cost.exact(rows, columns), "cg": limit}
+    limit = MULTIPLE * cost.backpropagation(rows, columns, count)
+    return {**cost.exact(rows, columns, count), "cg": limit}

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_proxprop.blocks.rows import as_number
+from keras_proxprop.solvers import cost
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
@@ -54,21 +54,21 @@ class ConjugateGradient(Solver):
                 return tf.concat(rows.multiply_transposed(rows_p), axis=0) + shift * p
 
         p = conjugate_gradient(product, tf.concat(gradient, axis=0), self.iterations)
-        return tf.split(p, sizes, axis=0)
+        return tf.split(p, sizes, axis=0), tf.constant(False)
 
     def choose(self, rows, columns):
-        with_gram, without = self._costs(rows, columns)
+        with_gram, without = self._costs(rows, columns, rows.count)
         return f"cg-{self.iterations}", min(with_gram, without)
 
     def _gram_pays(self, rows, columns):
-        with_gram, without = self._costs(rows, columns)
-        # Where the batch size is unknown, it cannot be chosen without tracing both.
-        return not tf.is_tensor(with_gram) and with_gram < without
+        counts = cost.possible_counts(rows)
+        # Where the batch size is unknown and matters, not without tracing both.
+        return all(a < b for a, b in (self._costs(rows, columns, n) for n in counts))
 
-    def _costs(self, rows, columns):
+    def _costs(self, rows, columns, count):
         features = rows.features
-        with_gram = rows.gram_cost() + self.iterations * features**2 * columns
-        without = self.iterations * 2 * as_number(rows.count) * features * columns
+        with_gram = count * rows.gram_cost + self.iterations * features**2 * columns
+        without = self.iterations * 2 * count * features * columns
         return with_gram, without
 
     def get_config(self):

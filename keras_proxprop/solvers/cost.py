@@ -1,51 +1,67 @@
-"""What a step costs, counted in multiply-adds of a matrix product.
-
-Row counts are numbers, or scalar tensors where the batch size is unknown at trace
-time: then the choice is made at run time, by the same count. Under XLA shapes are known
-when it compiles, and only the chosen form is compiled.
-"""
+"""What a step costs, counted in multiply-adds of a matrix product."""
 
 import tensorflow as tf
 
-from keras_proxprop.blocks.rows import as_number
-
-# Measured on two cores against a matrix product's multiply-adds: a Cholesky kernel takes
-# 3.5 times as long for each of its n³/3, a triangular solve 3 times for each of n² per
-# column, twice.
-_FACTORIZE = 1.2
-_SUBSTITUTE = 6
+# Measured on two cores against a matrix product's multiply-adds: the inverse of a Cholesky
+# factor takes as long as so many n³.
+_FACTORIZE = 4
+# Batch sizes that a choice must suit where the batch size is unknown at trace time.
+_BATCH_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-def backpropagation(rows, columns):
+def backpropagation(rows, columns, count):
     """Returns the multiply-adds of one layer's forward pass and two gradients."""
-    return 3 * as_number(rows.count) * rows.features * columns
+    return 3.0 * count * rows.features * columns
 
 
-def exact(rows, columns):
-    """Returns `{form: cost}` of the exact step beyond the layer's backpropagation."""
-    count, features = as_number(rows.count), rows.features
-    outer = rows.matrix_cost() + count**2 * features
+def exact(rows, columns, count):
+    """Returns `{form: cost}` of the exact step beyond the layer's backpropagation.
+
+    Args:
+        rows: `Rows`.
+        columns: number of output columns.
+        count: number of rows, a number or a float tensor.
+    """
+    features = rows.features
+    outer = count * rows.matrix_cost + count**2 * features
     return {
-        "primal": rows.gram_cost() + _solve(features, columns),
+        "primal": count * rows.gram_cost + _solve(features, columns),
         "dual": outer + _solve(count, min(columns, features)),
     }
 
 
-def _solve(n, columns):
-    return _FACTORIZE * n**3 + _minimum(
-        _SUBSTITUTE * n**2 * columns, _SUBSTITUTE * n**3 + n**2 * columns
-    )
+def possible_counts(rows):
+    """Returns the row counts that a choice must suit: one where the count is static."""
+    if not tf.is_tensor(rows.count):
+        return [rows.count]
+    return [batch * rows.per_item for batch in _BATCH_SIZES]
 
 
-def _minimum(a, b):
-    return tf.minimum(a, b) if tf.is_tensor(a) else min(a, b)
+def cheapest(rows, costs, branches):
+    """Runs the cheapest branch.
 
+    Where the batch size is unknown and no branch is the cheapest at every usual one, the
+    choice is made at run time, by the same count. Under XLA shapes are known when it
+    compiles, and only the chosen branch is compiled.
 
-def cheapest(costs, branches):
-    """Runs the branch with the lowest cost; `costs` and `branches` have the same keys."""
-    names = list(costs)
-    values = [costs[name] for name in names]
-    if not any(tf.is_tensor(value) for value in values):
-        return branches[min(names, key=costs.get)]()
-    index = tf.argmin(tf.stack([tf.cast(v, tf.float32) for v in values]), output_type=tf.int32)
+    Args:
+        rows: `Rows`.
+        costs: function of a row count that returns `{name: cost}`.
+        branches: `{name: function}`.
+    """
+    best = [min(prices, key=prices.get) for prices in map(costs, possible_counts(rows))]
+    if len(set(best)) == 1:
+        return branches[best[0]]()
+    if not rows.choose_at_run_time:
+        return branches[best[len(best) // 2]]()
+    names = [name for name in branches if name in best]
+    prices = costs(tf.cast(rows.count, tf.float32))
+    index, lowest = tf.constant(0), prices[names[0]]
+    for i, name in enumerate(names[1:], 1):
+        index = tf.where(prices[name] < lowest, i, index)
+        lowest = tf.minimum(lowest, prices[name])
     return tf.switch_case(index, [branches[name] for name in names])
+
+
+def _solve(n, columns):
+    return _FACTORIZE * n**3 + n**2 * columns

@@ -48,7 +48,8 @@ class Exact(Solver):
         if self.form == "dual":
             return dual(rows, d, tau, rest)
         return cost.cheapest(
-            cost.exact(rows, d.shape[-1]),
+            rows,
+            lambda count: cost.exact(rows, d.shape[-1], count),
             {
                 "primal": lambda: primal(rows, d, tau, rest),
                 "dual": lambda: dual(rows, d, tau, rest),
@@ -56,7 +57,7 @@ class Exact(Solver):
         )
 
     def choose(self, rows, columns):
-        costs = cost.exact(rows, columns)
+        costs = cost.exact(rows, columns, rows.count)
         form = min(costs, key=costs.get) if self.form == "auto" else self.form
         return form, costs[form]
 
@@ -68,10 +69,10 @@ def primal(rows, d, tau, rest=None):
     """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest)"""
     gradient = add(rows.multiply_transposed(d), rest)
     sizes = [part.shape[0] for part in gradient]
-    p = solve_shifted(
-        lambda dtype: rows.cast(dtype).gram(), 1 / tau, tf.concat(gradient, axis=0)
+    p, damped = solve_shifted(
+        rows.gram(), rows.gram_in_float64, 1 / tau, tf.concat(gradient, axis=0)
     )
-    return tf.split(p, sizes, axis=0)
+    return tf.split(p, sizes, axis=0), damped
 
 
 def dual(rows, d, tau, rest=None):
@@ -81,21 +82,24 @@ def dual(rows, d, tau, rest=None):
         rest = [tau * part for part in rest]
         d -= rows.multiply(rest)
 
-    def outer(dtype):
-        return rows.cast(dtype).outer()
+    def solve(right):
+        return solve_shifted(
+            rows.outer(), lambda: rows.cast(tf.float64).outer(), 1 / tau, right
+        )
 
     if d.shape[-1] > rows.features:
         # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve is against the side with fewer columns.
         a = rows.x
         if rows.bias:
             a = tf.concat([a, tf.ones_like(a[:, :1])], axis=1)
-        a = solve_shifted(outer, 1 / tau, a)
+        a, damped = solve(a)
         p = [tf.matmul(a[:, : rows.x.shape[-1]], d, transpose_a=True)]
         if rows.bias:
             p.append(tf.matmul(a[:, -1:], d, transpose_a=True))
     else:
-        p = rows.multiply_transposed(solve_shifted(outer, 1 / tau, d))
-    return add(p, rest)
+        y, damped = solve(d)
+        p = rows.multiply_transposed(y)
+    return add(p, rest), damped
 
 
 def add(direction, rest):

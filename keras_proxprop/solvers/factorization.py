@@ -2,64 +2,101 @@
 
 import tensorflow as tf
 
-# A factor is trusted while its smallest pivot, of a matrix with unit diagonal, is so far
-# above the rounding errors of a Gram matrix in that dtype.
-_SMALLEST_PIVOT = {tf.float32: 1e-4, tf.float64: 1e-12}
+from keras_proxprop.blocks.rows import size
+
+# Pivots of a matrix with unit diagonal. Below the first, float32 may have lost more than a
+# thousandth of the solution; below the second, float64 too.
+_SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
 # Added to the unit diagonal where float64 does not suffice either.
-_DAMPING = 1e-9
+_DAMPING = 1e-8
+# XLA's factorization on CPU walks column by column, and triangular kernels use one core:
+# halving a matrix three times leaves nearly all the work to matrix products. Smaller ones
+# are factorized whole.
+_LEAF = 64
+_HALVINGS = 3
 
 
-def solve_shifted(gram, shift, right):
-    """Returns `(G + shift I)⁻¹ right`; never raises, and finite for finite input.
+def solve_shifted(gram, gram_in_float64, shift, right):
+    """Returns `(G + shift I)⁻¹ right`, finite for finite input, and whether it was damped.
 
-    The matrix is scaled to unit diagonal and factorized in the dtype of `right`. Where
-    its smallest pivot shows that float32 has lost it, the Gram matrix is made again and
-    factorized in float64; where that is not enough, its diagonal is raised by 1e-9 of
-    itself.
+    The matrix is scaled to unit diagonal and factorized in its own dtype. Where a small
+    pivot shows that float32 has lost it, the Gram matrix is made again and factorized in
+    float64; where that is not enough either, the diagonal is raised by 1e-8 of itself.
 
     Args:
-        gram: function of a dtype that returns the symmetric positive semidefinite `G`.
+        gram: symmetric positive semidefinite `G`, `[n, n]`.
+        gram_in_float64: function that returns `G` in float64.
         shift: positive scalar tensor.
         right: `[n, columns]`.
     """
-    factor, trusted = _factorize(gram(right.dtype), shift)
+    factor, trusted = _inverse_factor(gram, shift)
     return tf.cond(
         trusted,
-        lambda: _substitute(factor, right),
-        lambda: _solve_in_float64(gram, shift, right),
+        lambda: (_apply(factor, right), tf.constant(False)),
+        lambda: _solve_in_float64(gram_in_float64(), shift, right),
     )
 
 
-def _factorize(gram, shift, damping=0.0):
-    """Returns the Cholesky factor of `gram + shift I` and whether it can be trusted."""
+def _solve_in_float64(gram, shift, right):
+    shift = tf.cast(shift, tf.float64)
+
+    def attempt(damping, *_):
+        # Whole: this is rare, and every halving is code for XLA to compile.
+        factor, trusted = _inverse_factor(gram, shift, damping, halvings=0)
+        return damping + _DAMPING, factor, trusted
+
+    damping, factor, _ = tf.while_loop(
+        lambda damping, _, trusted: ~trusted & (damping <= _DAMPING),
+        attempt,
+        (tf.constant(0.0, tf.float64), tf.zeros_like(gram), tf.constant(False)),
+        shape_invariants=(tf.TensorShape([]), gram.shape, tf.TensorShape([])),
+    )
+    solution = _apply(factor, tf.cast(right, tf.float64))
+    return tf.cast(solution, right.dtype), damping > _DAMPING
+
+
+def _inverse_factor(gram, shift, damping=0.0, halvings=_HALVINGS):
+    """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted."""
     diagonal = tf.linalg.diag_part(gram) + shift
     scale = tf.math.rsqrt(diagonal)
     unit = gram * scale[:, None] * scale[None, :]
-    unit = tf.linalg.set_diag(unit, tf.ones_like(diagonal) * (1 + damping))
-    factor = tf.linalg.cholesky(unit)
-    pivot = tf.reduce_min(tf.linalg.diag_part(factor)) ** 2
+    unit = tf.linalg.set_diag(unit, tf.ones_like(diagonal) + damping)
+    inverse = _inverse_cholesky(unit, halvings)
+    pivots_inverted = tf.linalg.diag_part(inverse) ** 2
     # A failed factorization is NaN, for which this is false.
-    trusted = pivot > _SMALLEST_PIVOT[gram.dtype]
-    return factor / scale[:, None], trusted
+    trusted = tf.reduce_all(pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype])
+    return inverse * scale[None, :], trusted
 
 
-def _substitute(factor, right):
-    """Returns `(L Lᵀ)⁻¹ right`."""
-    n, columns = factor.shape[0], right.shape[-1]
-    if columns <= (_FEW if n is None else n):
-        return tf.linalg.cholesky_solve(factor, right)
-    # Triangular kernels run on one core, products on all.
-    identity = tf.eye(tf.shape(factor)[0], dtype=factor.dtype)
-    return tf.matmul(tf.linalg.cholesky_solve(factor, identity), right)
+def _inverse_cholesky(matrix, halvings):
+    """Returns the inverse of the Cholesky factor."""
+    n = size(matrix, 0)
+    if isinstance(n, int):
+        return _by_halves(matrix, halvings if n > _LEAF else 0)
+    if halvings == 0:
+        return _by_halves(matrix, 0)
+    branches = [lambda: _by_halves(matrix, 0), lambda: _by_halves(matrix, halvings)]
+    return tf.switch_case(tf.cast(n > _LEAF, tf.int32), branches)
 
 
-# For a matrix of unknown size: up to so many columns are solved for one by one.
-_FEW = 256
+def _by_halves(matrix, halvings):
+    n = size(matrix, 0)
+    if halvings == 0:
+        identity = tf.eye(n, dtype=matrix.dtype)
+        return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
+    half = n // 2
+    first = _by_halves(matrix[:half, :half], halvings - 1)
+    below = tf.matmul(matrix[half:, :half], first, transpose_b=True)
+    schur = matrix[half:, half:] - tf.matmul(below, below, transpose_b=True)
+    second = _by_halves(schur, halvings - 1)
+    corner = -tf.matmul(second, tf.matmul(below, first))
+    top = tf.pad(first, [[0, 0], [0, n - half]])
+    return tf.concat([top, tf.concat([corner, second], axis=1)], axis=0)
 
 
-def _solve_in_float64(gram, shift, right):
-    matrix = gram(tf.float64)
-    shift = tf.cast(shift, tf.float64)
-    factor, trusted = _factorize(matrix, shift)
-    factor = tf.cond(trusted, lambda: factor, lambda: _factorize(matrix, shift, _DAMPING)[0])
-    return tf.cast(_substitute(factor, tf.cast(right, tf.float64)), right.dtype)
+def _apply(factor, right):
+    """Returns `WᵀW right`."""
+    n, columns = right.shape
+    if n is not None and columns < n:
+        return tf.matmul(factor, tf.matmul(factor, right), transpose_a=True)
+    return tf.matmul(tf.matmul(factor, factor, transpose_a=True), right)

@@ -1,5 +1,7 @@
 """The explicit step, where a layer was recorded but must not step implicitly."""
 
+import tensorflow as tf
+
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
@@ -8,4 +10,4 @@ class Gradient(Solver):
     """Returns the plain gradient `AᵀD + rest`."""
 
     def solve(self, rows, d, tau, rest=None):
-        return add(rows.multiply_transposed(d), rest)
+        return add(rows.multiply_transposed(d), rest), tf.constant(False)

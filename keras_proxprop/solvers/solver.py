@@ -8,7 +8,8 @@ class Solver:
     """
 
     def solve(self, rows, d, tau, rest=None):
-        """Returns the direction `P`, a list as in `keras_proxprop.blocks.rows`.
+        """Returns the direction `P`, a list as in `keras_proxprop.blocks.rows`, and whether
+        the matrix had to be damped to be inverted, a boolean tensor.
 
         Args:
             rows: `Rows`, the matrix `A`.
