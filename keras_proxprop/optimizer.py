@@ -10,6 +10,20 @@ from keras_proxprop.step_size import check_tau
 _Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
+def _of_inner_optimizer(name):
+    """Returns a property of that name that only the inner optimizer keeps."""
+
+    def get(self):
+        return getattr(self.inner_optimizer, name)
+
+    def set_(self, value):
+        # Keras's constructor sets its defaults before there is an inner optimizer.
+        if hasattr(self, "inner_optimizer"):
+            setattr(self.inner_optimizer, name, value)
+
+    return property(get, set_, doc=f"The inner optimizer's `{name}`.")
+
+
 @keras.saving.register_keras_serializable(package="keras_proxprop")
 class ProxProp(keras.optimizers.Optimizer):
     """Optimizer that implements Proximal Backpropagation.
@@ -43,7 +57,9 @@ class ProxProp(keras.optimizers.Optimizer):
         exclude: layers that take explicit steps: names, types or instances.
         name: name of the optimizer.
         **kwargs: further arguments of the inner optimizer (`weight_decay`, `clipnorm`,
-            `gradient_accumulation_steps`, ...), where that is a name or a config.
+            `use_ema`, `gradient_accumulation_steps`, `momentum`, ...), where that is a name
+            or a config. They mean what they mean there, with directions for gradients:
+            clipping clips directions, accumulation averages those of several batches.
 
     Raises:
         ValueError: if `tau` is not positive and finite, `solver` or `final_layer` is
@@ -80,14 +96,18 @@ class ProxProp(keras.optimizers.Optimizer):
         exclude = check_exclude(exclude)
         inner = _inner_optimizer(inner_optimizer, learning_rate, kwargs)
         super().__init__(learning_rate=0.0, name=name)
-        # The inner optimizer keeps both: they would be two truths.
-        self._untrack_variable(self._learning_rate)
-        self._untrack_variable(self._iterations)
+        # The inner optimizer keeps learning rate and iterations: they would be two truths.
+        for variable in self._variables[:]:
+            self._untrack_variable(variable)
         self.inner_optimizer = inner
         self.solver = solver
         self.final_layer = final_layer
         self._exclude = exclude
         self._tau = tau if isinstance(tau, _Schedule) else self._tau_variable(tau)
+        self._damped_steps = self.add_variable(
+            shape=(), dtype="int64", aggregation="only_first_replica", name="damped_steps"
+        )
+        self._damped_steps_reported = 0
         training.install(find_proxprop)
 
     def _tau_variable(self, tau):
@@ -133,11 +153,15 @@ class ProxProp(keras.optimizers.Optimizer):
             "exclude": self._exclude,
         }
 
+    def count_damped(self, damped):
+        """Counts a step if `damped`: `fit` warns of their number at its end."""
+        self._damped_steps.assign_add(tf.cast(damped, "int64"))
+
     def build(self, variables):
         if self.built:
             return
         self.inner_optimizer.build(variables)
-        super().build(variables)
+        self.built = True
 
     def apply(self, grads, trainable_variables=None):
         """Makes the inner optimizer's step with implicit directions.
@@ -166,9 +190,30 @@ class ProxProp(keras.optimizers.Optimizer):
                 self.build(trainable_variables)
         self.inner_optimizer.apply(grads, trainable_variables)
 
+    # What Keras, its callbacks and LossScaleOptimizer read from an optimizer, or set.
+    weight_decay = _of_inner_optimizer("weight_decay")
+    clipnorm = _of_inner_optimizer("clipnorm")
+    global_clipnorm = _of_inner_optimizer("global_clipnorm")
+    clipvalue = _of_inner_optimizer("clipvalue")
+    use_ema = _of_inner_optimizer("use_ema")
+    ema_momentum = _of_inner_optimizer("ema_momentum")
+    ema_overwrite_frequency = _of_inner_optimizer("ema_overwrite_frequency")
+    loss_scale_factor = _of_inner_optimizer("loss_scale_factor")
+    gradient_accumulation_steps = _of_inner_optimizer("gradient_accumulation_steps")
+    _model_variables_moving_average = _of_inner_optimizer("_model_variables_moving_average")
+    _trainable_variables = _of_inner_optimizer("_trainable_variables")
+    _trainable_variables_indices = _of_inner_optimizer("_trainable_variables_indices")
+    _iterations = _of_inner_optimizer("_iterations")
+    _learning_rate = _of_inner_optimizer("_learning_rate")
+
     @property
     def variables(self):
         return self._variables + self.inner_optimizer.variables
+
+    def set_weights(self, weights):
+        own = len(self._variables)
+        super().set_weights(weights[:own])
+        self.inner_optimizer.set_weights(weights[own:])
 
     @property
     def learning_rate(self):
@@ -187,6 +232,10 @@ class ProxProp(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         self.inner_optimizer.finalize_variable_values(var_list)
+        damped = int(self._damped_steps.numpy())
+        if damped > self._damped_steps_reported:
+            tape.warn_damped(f"{damped - self._damped_steps_reported} training steps were")
+        self._damped_steps_reported = damped
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None):
         self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)

@@ -47,6 +47,8 @@ def scratch_recorder(model, blocks, args, kwargs):
             return x
         return tf.compat.v1.placeholder(x.dtype, x.shape)
 
+    # A call clears the losses that the last one added; the user may not have read them yet.
+    losses = [(layer, layer._losses[:]) for layer in model._flatten_layers()]
     # What the forward pass would assign (statistics, seeds) stays in the scope.
     with graph.as_default(), keras.StatelessScope():
         args, kwargs = tf.nest.map_structure(symbolic, (args, kwargs))
@@ -55,6 +57,8 @@ def scratch_recorder(model, blocks, args, kwargs):
             model(*args, **kwargs)
         finally:
             recorder.stop()
+            for layer, added in losses:
+                layer._losses[:] = added
     # The graph owns the tensors that the recorder holds.
     recorder.owner = graph
     return recorder

@@ -60,7 +60,7 @@ class ImplicitGradientTape:
         self._solver = solvers._get(solver)
         self._final_layer = check_final_layer(final_layer)
         self._tape = tf.GradientTape()
-        self.damped = []
+        self._damped = []
         self._recorder = Recorder(model, self._plan.block, self._tape.watch)
 
     def __enter__(self):
@@ -103,8 +103,19 @@ class ImplicitGradientTape:
             self._solve(problem, self._solver, d, found)
         for member in _reached(explicit, d):
             self._solve(Problem([member]), Gradient(), d, found)
+        if tf.executing_eagerly() and self.damped:
+            warn_damped("This step was")
         grant(map(_native, flat))
         return tf.nest.pack_sequence_as(sources, [found[_key(s)] for s in flat])
+
+    @property
+    def damped(self):
+        """Whether `gradient` had to damp the problem of some layer, a boolean tensor.
+
+        That happens where rounding, in float64 even, leaves nothing of a layer's smallest
+        curvatures next to its largest: the step is then a little shorter in those.
+        """
+        return tf.reduce_any(tf.stack(self._damped)) if self._damped else tf.constant(False)
 
     def _solve(self, problem, solver, d, found):
         """Puts the problem's directions in the place of its weights' gradients."""
@@ -116,7 +127,7 @@ class ImplicitGradientTape:
             solver,
             as_tensor(self._tau, rows.dtype),
         )
-        self.damped.append(damped)
+        self._damped.append(damped)
         for member, parts in zip(problem.members, directions):
             for weight, part in zip(member.weights, parts):
                 if _key(weight) in found:
@@ -152,6 +163,16 @@ class ImplicitGradientTape:
                 stacklevel=4,
             )
         return implicit, explicit
+
+
+def warn_damped(what, stacklevel=3):
+    """Warns that steps were damped; `what` is the sentence's beginning."""
+    warnings.warn(
+        f"{what} damped: the inputs of some layer are so alike, or so different in scale, "
+        "that their Gram matrix cannot be inverted with this tau in float64. Scale the "
+        "inputs, or make tau smaller.",
+        stacklevel=stacklevel,
+    )
 
 
 def _reached(members, d):

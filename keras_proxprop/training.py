@@ -29,6 +29,7 @@ def train_step(model, data, proxprop):
     weights = model.trainable_weights
     if weights:
         model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        proxprop.count_damped(tape.damped)
     else:
         warnings.warn("The model does not have any trainable weights.", stacklevel=1)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)

@@ -11,4 +11,15 @@ import pytest
 def seed():
     keras.utils.set_random_seed(0)
     yield
-    keras.backend.clear_session()
+    # Without its garbage collection, which takes longer than most tests.
+    keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture
+def float64():
+    """Layers, losses and metrics of the test are in float64."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")

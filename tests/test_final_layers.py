@@ -1,0 +1,218 @@
+"""Which layers step explicitly: those next to an output, and those that the user names."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import assert_close_weights
+
+from keras_proxprop import ImplicitGradientTape, solvers
+
+layers = keras.layers
+
+
+def explicit_layers(model, x, wrap=lambda f: f, call=None, **options):
+    """Returns the names of the layers whose directions are their gradients."""
+    names, variables = [], None
+
+    def loss():
+        outputs = model(x) if call is None else call(model, x)
+        return tf.add_n([tf.reduce_mean(tf.square(z + 1)) for z in tf.nest.flatten(outputs)])
+
+    @wrap
+    def directions():
+        with ImplicitGradientTape(model, **options) as tape:
+            value = loss()
+        return tape.gradient(value, variables)
+
+    with tf.GradientTape() as tape:
+        value = loss()
+    variables = model.trainable_variables
+    gradients = tape.gradient(value, variables)
+    for v, d, g in zip(variables, directions(), gradients):
+        if v.path.endswith("kernel") and np.allclose(d, g, rtol=1e-4, atol=1e-7):
+            names.append(v.path.split("/")[-2])
+    return sorted(names)
+
+
+def dense(name, units=3):
+    return layers.Dense(units, name=name)
+
+
+def followed_by_a_softmax_activation():
+    return keras.Sequential(
+        [dense("a"), layers.ReLU(), dense("b"), layers.Dropout(0.5), layers.Softmax()]
+    )
+
+
+def followed_by_a_custom_layer_without_weights():
+    class Double(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    return keras.Sequential([dense("a"), dense("b"), Double(), layers.Reshape((3, 1))])
+
+
+def followed_by_a_layer_with_weights():
+    return keras.Sequential([dense("a"), dense("b"), layers.BatchNormalization()])
+
+
+def with_two_heads():
+    inputs = keras.Input((4,))
+    trunk = dense("a")(inputs)
+    return keras.Model(inputs, {"x": dense("b")(trunk), "y": dense("c")(dense("d")(trunk))})
+
+
+def with_a_skip_to_the_output():
+    inputs = keras.Input((4,))
+    a = dense("a")(inputs)
+    return keras.Model(inputs, layers.Add()([a, dense("b")(a)]))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        # Declared in another order than called.
+        self.last, self.first = dense("b"), dense("a")
+
+    def call(self, x):
+        return keras.ops.softmax(self.last(keras.ops.relu(self.first(x))))
+
+
+def nested_head():
+    head = keras.Sequential([keras.Input((3,)), dense("b"), dense("c"), layers.Softmax()])
+    return keras.Sequential([dense("a"), keras.Sequential([head])])
+
+
+def nested_trunk():
+    return keras.Sequential([keras.Sequential([dense("a"), dense("b")]), dense("c")])
+
+
+class ReturnsTwoThings(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = dense("a"), dense("b"), dense("c")
+
+    def call(self, x):
+        x = self.a(x)
+        return self.b(x), {"extra": [self.c(x)]}
+
+
+FINAL = {
+    followed_by_a_softmax_activation: ["b"],
+    followed_by_a_custom_layer_without_weights: ["b"],
+    followed_by_a_layer_with_weights: [],
+    with_two_heads: ["b", "c"],
+    with_a_skip_to_the_output: ["a", "b"],
+    Subclassed: ["b"],
+    nested_head: ["c"],
+    nested_trunk: ["c"],
+    ReturnsTwoThings: ["b", "c"],
+}
+
+
+@pytest.mark.filterwarnings("ignore:No layer of model")
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
+@pytest.mark.parametrize("make", FINAL, ids=lambda make: make.__name__)
+def test_final_layers_are_those_with_no_weights_between_them_and_an_output(make, wrap):
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    assert explicit_layers(make(), x, wrap) == FINAL[make]
+
+
+@pytest.mark.filterwarnings("error")
+def test_final_layers_step_implicitly_where_asked():
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    assert explicit_layers(with_two_heads(), x, final_layer="implicit") == []
+
+
+def in_parts(model, x):
+    for layer in model.layers:
+        x = layer(x)
+    return x
+
+
+def test_a_model_called_in_parts_has_the_final_layers_that_its_loss_shows():
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    model = followed_by_a_softmax_activation()
+    model(x)
+    assert explicit_layers(model, x, tf.function, in_parts) == ["b"]
+
+
+def test_a_model_called_in_parts_eagerly_says_what_to_do():
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    model = followed_by_a_softmax_activation()
+    model(x)
+    with pytest.raises(ValueError, match="final_layer='implicit'"):
+        explicit_layers(model, x, call=in_parts)
+    assert explicit_layers(model, x, call=in_parts, final_layer="implicit") == []
+
+
+def deep():
+    model = keras.Sequential(
+        [
+            dense("a", 5),
+            layers.Reshape((5, 1)),
+            layers.Conv1D(2, 3, name="b"),
+            layers.Flatten(),
+            keras.Sequential([dense("c"), dense("d")], name="inner"),
+            dense("e"),
+        ]
+    )
+    model(np.zeros((1, 4)))
+    return model
+
+
+class Special(layers.Dense):
+    """A subclass that changes nothing in `call`."""
+
+
+EXCLUDED = {
+    "name": (lambda model: "a", ["a"]),
+    "names": (lambda model: ["a", "c"], ["a", "c"]),
+    "type": (lambda model: [layers.Conv1D], ["b"]),
+    "base type": (lambda model: layers.Dense, ["a", "c", "d", "e"]),
+    "instance": (lambda model: (model.layers[2],), ["b"]),
+    "instance in a nested model": (lambda model: [model.get_layer("inner").layers[1]], ["d"]),
+    "nested model's name": (lambda model: ["inner"], ["c", "d"]),
+    "nested model": (lambda model: model.get_layer("inner"), ["c", "d"]),
+    "a mixture": (lambda model: ["a", layers.Conv1D, model.layers[-1]], ["a", "b", "e"]),
+    "nothing": (lambda model: [], []),
+}
+
+
+@pytest.mark.parametrize("case", EXCLUDED)
+def test_excluded_layers_step_explicitly(case):
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    model = deep()
+    exclude, expected = EXCLUDED[case]
+    options = {"exclude": exclude(model), "final_layer": "implicit"}
+    assert explicit_layers(model, x, **options) == expected
+
+
+def test_a_type_excludes_its_subclasses_and_not_its_bases():
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    model = keras.Sequential([Special(3, name="a"), dense("b"), dense("c")])
+    assert explicit_layers(model, x, exclude=Special) == ["a", "c"]
+
+
+def test_an_excluded_layer_is_found_in_a_model_that_is_not_built_yet():
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+
+    class Lazy(keras.Model):
+        def build(self, input_shape):
+            self.hidden = [dense("a"), dense("b"), dense("c")]
+
+        def call(self, x):
+            for layer in self.hidden:
+                x = layer(x)
+            return x
+
+    model = Lazy()
+    with ImplicitGradientTape(model, exclude="b", solver=solvers.Exact()) as tape:
+        loss = tf.reduce_mean(model(x) ** 2)
+    directions = tape.gradient(loss, model.trainable_variables)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model(x) ** 2)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    assert not np.allclose(directions[0], gradients[0])
+    assert_close_weights(directions[2:], gradients[2:], 1e-5)

@@ -1,0 +1,135 @@
+"""What the exact step computes, read off the compiled graph, and what is shared."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_proxprop
+from keras_proxprop.solvers import Exact, cost
+from keras_proxprop.solvers.auto import ITERATIONS, Auto
+
+L = keras.layers
+
+
+def compiled_dots(model, x, y, **arguments):
+    """Returns the shapes of all matrix products of one step, as XLA compiles it."""
+
+    @tf.function(jit_compile=True)
+    def step(x, y):
+        with keras_proxprop.ImplicitGradientTape(model, **arguments) as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+        return tape.gradient(loss, model.trainable_variables)
+
+    hlo = step.experimental_get_compiler_ir(x, y)(stage="optimized_hlo")
+    products = re.findall(r"= f32\[([\d,]*)\](?:\{[^}]*\})? (?:dot|custom-call)\(", hlo)
+    return [tuple(int(n) for n in shape.split(",") if n) for shape in products]
+
+
+@pytest.fixture
+def mlp():
+    return keras.Sequential([keras.Input((30,)), L.Dense(40), L.Dense(50), L.Dense(3)])
+
+
+def count(shapes, *wanted):
+    return sum(shape in (wanted, wanted[::-1]) for shape in shapes)
+
+
+@pytest.mark.parametrize("form", ["dual", "primal"])
+def test_a_weight_gradient_sized_product_is_made_once_per_layer(mlp, form):
+    x, y = tf.random.normal([8, 30]), tf.random.normal([8, 3])
+    shapes = compiled_dots(mlp, x, y, solver=Exact(form))
+    if form == "dual":
+        # Aᵀ (K⁻¹ D) is the only product of the kernel's shape: AᵀD is nowhere.
+        assert count(shapes, 30, 40) == 1
+        assert count(shapes, 40, 50) == 1
+    else:
+        # AᵀD once; the solve makes products of the shape with the bias's row only.
+        assert count(shapes, 30, 40) == 1
+        assert count(shapes, 40, 50) == 1
+
+
+def test_layers_that_read_the_same_tensor_share_one_factorization():
+    inputs = keras.Input((20,))
+    heads = [L.Dense(width)(inputs) for width in (4, 5, 6)]
+    model = keras.Model(inputs, L.Dense(2)(L.concatenate(heads)))
+    x, y = tf.random.normal([7, 20]), tf.random.normal([7, 2])
+    outer = count(compiled_dots(model, x, y, solver=Exact("dual")), 7, 7)
+    one = keras.Sequential([keras.Input((20,)), L.Dense(15), L.Dense(2)])
+    assert outer == count(compiled_dots(one, x, y, solver=Exact("dual")), 7, 7)
+
+
+def test_shared_factorization_gives_each_head_its_own_direction():
+    inputs = keras.Input((6,))
+    heads = [L.Dense(width, use_bias=width != 4)(inputs) for width in (3, 4, 5)]
+    model = keras.Model(inputs, L.Dense(2)(L.concatenate(heads)))
+    x, y = tf.random.normal([9, 6]), tf.random.normal([9, 2])
+
+    def directions(exclude):
+        with keras_proxprop.ImplicitGradientTape(model, exclude=exclude) as tape:
+            loss = tf.reduce_mean((model(x) - y) ** 2)
+        return tape.gradient(loss, model.trainable_variables)
+
+    together = directions(())
+    names = [layer.name for layer in model.layers if isinstance(layer, L.Dense)][:3]
+    for i, name in enumerate(names):
+        alone = directions([other for other in names if other != name])
+        for v, a, b in zip(model.trainable_variables, together, alone):
+            if v.path.startswith(name + "/"):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7, err_msg=str(i))
+
+
+class Shape:
+    """Rows of a size that nobody computes with."""
+
+    per_item, matrix_cost, choose_at_run_time = 1, 0.0, True
+
+    def __init__(self, count, features):
+        self.count, self.features, self.gram_cost = count, features, features**2
+
+
+@pytest.mark.parametrize(
+    "count, features, columns, form",
+    [
+        (64, 785, 1000, "dual"),
+        (500, 3073, 4000, "dual"),
+        (8192, 513, 512, "primal"),
+        (20_000, 20_000, 10, f"cg-{ITERATIONS}"),
+    ],
+)
+def test_auto_takes_the_cheapest_form(count, features, columns, form):
+    chosen, price = Auto().choose(Shape(count, features), columns)
+    assert chosen == form
+    assert price > 0
+
+
+def test_cg_is_taken_above_the_stated_multiple_only():
+    rows = Shape(1000, 1000)
+    for columns in (1, 10, 100, 1000):
+        form, price = Auto().choose(rows, columns)
+        exact = min(cost.exact(rows, columns, 1000).values())
+        limit = 30 * cost.backpropagation(rows, columns, 1000)
+        assert form.startswith("cg") == (exact > limit)
+
+
+def test_the_choice_at_run_time_follows_the_batch():
+    x = tf.random.normal([40, 30])
+    ran = []
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 30])])
+    def step(x):
+        rows = keras_proxprop.blocks.rows.MatrixRows(x, True)
+        return cost.cheapest(
+            rows,
+            lambda n: cost.exact(rows, 10, n),
+            {"primal": lambda: tf.constant(0), "dual": lambda: tf.constant(1)},
+        )
+
+    for n in (4, 40):
+        ran.append(int(step(x[:n])))
+        rows = keras_proxprop.blocks.rows.MatrixRows(x[:n], True)
+        costs = cost.exact(rows, 10, n)
+        assert ran[-1] == int(costs["dual"] < costs["primal"])
+    assert ran == [1, 0]

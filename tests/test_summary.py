@@ -1,0 +1,284 @@
+"""`summary` says which layers step implicitly, why the others do not, and in which form."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import assert_equal_weights
+
+import keras_proxprop
+from keras_proxprop import ImplicitGradientTape, ProxProp, solvers
+from keras_proxprop.reporting import layer_reports
+
+layers = keras.layers
+
+
+def steps(model, batch_size=None, optimizer=None):
+    """Returns `{layer: step}`."""
+    return {r.name: r.step for r in layer_reports(model, batch_size, optimizer)}
+
+
+def sequential():
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(5, "relu", name="a"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dense(4, name="b"),
+            layers.Softmax(),
+        ]
+    )
+
+
+def functional():
+    inputs = keras.Input((6,))
+    a = layers.Dense(5, "relu", name="a")(inputs)
+    norm = layers.BatchNormalization(name="norm")(a)
+    return keras.Model(inputs, layers.Dense(4, name="b")(norm))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.b = layers.Dense(4, name="b")
+        self.norm = layers.BatchNormalization(name="norm")
+        self.a = layers.Dense(5, "relu", name="a")
+
+    def call(self, x, training=False):
+        return self.b(self.norm(self.a(x), training=training))
+
+
+def called():
+    model = Subclassed()
+    model(np.zeros((2, 6)))
+    return model
+
+
+def nested():
+    inner = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(5, "relu", name="a"),
+            layers.BatchNormalization(name="norm"),
+        ]
+    )
+    return keras.Sequential([keras.Input((6,)), inner, layers.Dense(4, name="b")])
+
+
+def trained():
+    model = Subclassed()
+    model.compile(optimizer=ProxProp(), loss="mse", jit_compile=False)
+    model.fit(np.zeros((8, 6)), np.zeros((8, 4)), batch_size=5, verbose=0)
+    return model
+
+
+KINDS = [sequential, functional, called, nested, trained]
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+def test_every_kind_of_model_has_a_row_per_weighted_layer(make):
+    reports = {r.name: r for r in layer_reports(make(), batch_size=9)}
+    assert {name: r.step for name, r in reports.items()} == {
+        "a": "implicit",
+        "norm": "explicit: no block for BatchNormalization",
+        "b": "explicit: final layer",
+    }
+    assert {name: r.weights for name, r in reports.items()} == {"a": 35, "norm": 10, "b": 24}
+    assert (reports["a"].rows, reports["a"].features) == (9, 7)
+
+
+def test_the_table_is_printed_with_its_totals(capsys):
+    keras_proxprop.summary(functional(), batch_size=64)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Implicit steps of 'functional', batch size 64"
+    assert [c in lines[1] for c in ("Layer", "Step", "Rows × features", "Solver")] == [
+        True
+    ] * 4
+    a, norm, b, total = lines[3:]
+    assert a.split()[:4] == ["a", "(Dense)", "35", "implicit"]
+    assert "64 × 7" in a and "primal" in a
+    assert "explicit: no block for BatchNormalization" in norm
+    assert "explicit: final layer" in b
+    assert total.startswith("35 of 69 trainable weights step implicitly")
+
+
+def test_without_a_batch_size_it_is_what_fit_takes(capsys):
+    keras_proxprop.summary(functional())
+    out = capsys.readouterr().out
+    assert "batch size 32" in out and "32 × 7" in out
+
+
+class OwnCall(layers.Dense):
+    def call(self, inputs):
+        return super().call(inputs) * 2
+
+
+def explained(make):
+    """A model with one layer that cannot step implicitly, and one that can."""
+    layer, shape = make()
+    model = keras.Sequential([keras.Input(shape), layer, layers.Flatten(), layers.Dense(2)])
+    return model, layer
+
+
+def frozen():
+    layer = layers.Dense(3)
+    layer.trainable = False
+    return layer, (6,)
+
+
+def lora():
+    layer = layers.Dense(3, lora_rank=2)
+    return layer, (6,)
+
+
+REASONS = {
+    "overrides call": (lambda: (OwnCall(3), (6,)), "explicit: OwnCall overrides call()"),
+    "groups": (
+        lambda: (layers.Conv2D(4, 3, groups=2), (5, 5, 2)),
+        "explicit: grouped convolution (groups=2)",
+    ),
+    "no block": (lambda: (layers.LSTM(3), (4, 2)), "explicit: no block for LSTM"),
+    "frozen": (frozen, "frozen"),
+    "lora": (lora, "explicit: LoRA is enabled"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_a_row_says_why_a_layer_steps_explicitly(case):
+    make, reason = REASONS[case]
+    model, layer = explained(make)
+    found = steps(model)
+    # The LSTM's weights are its cell's.
+    name = layer.cell.name if case == "no block" else layer.name
+    reason = "explicit: no block for LSTMCell" if case == "no block" else reason
+    assert found[name] == reason
+    assert found[model.layers[-1].name] == "explicit: final layer"
+
+
+def test_frozen_weights_and_channels_first_are_told():
+    # Built by hand: the CPU has no kernels to call it with.
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3, name="a"), layers.Dense(2)])
+    model.layers[0].bias.trainable = False
+    assert [(r.features, r.weights) for r in layer_reports(model)] == [(6, 18), (0, 8)]
+    model.layers[0].kernel.trainable, model.layers[0].bias.trainable = False, True
+    assert steps(model)["a"] == "explicit: its kernel is frozen"
+    inputs = keras.Input((2, 5, 5))
+    conv = layers.Conv2D(3, 3, data_format="channels_first", name="conv")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(conv)))
+    assert steps(model)["conv"] == "explicit: data_format is 'channels_first'"
+
+
+def test_excluded_shared_and_unused_layers_are_named_as_such():
+    class Tied(layers.Dense):
+        def build(self, input_shape):
+            self._kernel, self.bias = first._kernel, None
+
+    first, unused = layers.Dense(6, name="first"), layers.Dense(3, name="unused")
+    tied, out = Tied(6, use_bias=False, name="tied"), layers.Dense(6, name="out")
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.parts = [first, tied, out, unused, layers.Dense(2, name="last")]
+            unused.build((None, 6))
+
+        def call(self, x):
+            return self.parts[4](out(tied(first(x))))
+
+    model = Model()
+    model(np.zeros((2, 6)))
+    assert steps(model, optimizer=ProxProp(exclude="out")) == {
+        "first": "explicit: shares a weight with another layer",
+        "out": "explicit: excluded",
+        "unused": "explicit: not called",
+        "last": "explicit: final layer",
+    } | {"tied": "explicit: shares a weight with another layer"}
+
+
+def test_a_layer_called_in_a_graph_of_its_own_says_so():
+    class Mapped(layers.Layer):
+        def build(self, input_shape):
+            self.inner = layers.Dense(3, name="a")
+            self.inner.build(input_shape[1:])
+
+        def call(self, x):
+            return tf.map_fn(self.inner, x)
+
+    model = keras.Sequential([keras.Input((4, 6)), Mapped(), layers.Dense(2)])
+    assert "tf.function or control flow" in steps(model)["a"]
+
+
+def test_it_reports_for_the_optimizer_that_the_model_is_compiled_with():
+    model = functional()
+    assert steps(model)["b"] == "explicit: final layer"
+    model.compile(optimizer=ProxProp(final_layer="implicit"), loss="mse")
+    assert steps(model)["b"] == "implicit"
+    model.compile(
+        optimizer=keras.optimizers.LossScaleOptimizer(ProxProp(exclude="a")), loss="mse"
+    )
+    assert steps(model)["a"] == "explicit: excluded"
+    assert steps(model, optimizer=ProxProp())["a"] == "implicit"
+
+
+@pytest.mark.parametrize("solver", ["auto", "exact"])
+def test_the_form_follows_the_batch_size(solver):
+    model = keras.Sequential([keras.Input((200,)), layers.Dense(50), layers.Dense(4)])
+    reports = {b: layer_reports(model, b, ProxProp(solver=solver))[0] for b in (16, 4000)}
+    assert {b: r.solver for b, r in reports.items()} == {16: "dual", 4000: "primal"}
+    assert {b: r.rows for b, r in reports.items()} == {16: 16, 4000: 4000}
+    assert all(0 < r.extra for r in reports.values())
+
+
+@pytest.mark.parametrize(
+    "solver, form", [(solvers.Exact("dual"), "dual"), (solvers.ConjugateGradient(4), "cg-4")]
+)
+def test_a_chosen_form_is_reported(solver, form):
+    reports = layer_reports(functional(), 64, ProxProp(solver=solver))
+    assert reports[0].solver == form
+
+
+def test_rows_count_positions_pixels_and_calls():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, strides=2, name="conv")(inputs)
+    twice = layers.Dense(4, name="twice")
+    x = twice(twice(x))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    rows = {r.name: (r.rows, r.features) for r in layer_reports(model, 10)}
+    assert rows["conv"] == (10 * 3 * 3, 3 * 3 * 3 + 1)
+    assert rows["twice"] == (2 * 10 * 3 * 3, 5)
+
+
+def test_axes_of_unknown_length_count_as_64():
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="conv")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    assert layer_reports(model, 2)[0].rows == 2 * 64 * 64
+
+
+def test_several_inputs_are_known_from_a_recorded_call():
+    class TwoInputs(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.last = (layers.Dense(3, name=n) for n in ("a", "b", "last"))
+
+        def call(self, first, second):
+            return self.last(self.a(first) + self.b(second["x"][0]))
+
+    model = TwoInputs()
+    with ImplicitGradientTape(model):
+        model(np.zeros((2, 4)), {"x": [np.zeros((2, 5))]})
+    assert {r.name: r.features for r in layer_reports(model)} == {"a": 5, "b": 6, "last": 0}
+
+
+def test_unknown_input_shapes_are_refused_with_what_to_do():
+    with pytest.raises(ValueError, match=r"model.build\(input_shape\)"):
+        keras_proxprop.summary(Subclassed())
+
+
+def test_a_summary_leaves_the_model_as_it_is():
+    model = nested()
+    values = [v.numpy() for v in model.variables]
+    attributes = [set(vars(layer)) for layer in model._flatten_layers()]
+    keras_proxprop.summary(model)
+    assert_equal_weights([v.numpy() for v in model.variables], values)
+    assert [set(vars(layer)) for layer in model._flatten_layers()] == attributes

@@ -1,0 +1,278 @@
+"""How Keras comes to take our training step, and what other training steps may do."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import (
+    MODES,
+    assert_close_weights,
+    assert_equal_weights,
+    implicit_direction,
+    weights_of,
+)
+
+import keras_proxprop
+from keras_proxprop import ImplicitGradientTape, ProxProp
+
+
+def python(code, **environment):
+    """Runs code in an interpreter of its own; returns the finished process."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_importing_changes_nothing_and_the_first_proxprop_changes_train_step_once():
+    done = python(
+        """
+        import keras, numpy as np
+
+        x = np.random.default_rng(0).normal(size=(16, 4))
+
+        def adam_weights():
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential([keras.layers.Dense(3, "relu"), keras.layers.Dense(1)])
+            model.compile("adam", loss="mse", jit_compile=False)
+            model.fit(x, x[:, :1], batch_size=8, verbose=0)
+            return model.get_weights()
+
+        before, names = keras.Model.train_step, set(vars(keras.Model))
+        untouched = adam_weights()
+        import keras_proxprop
+        assert keras.Model.train_step is before and set(vars(keras.Model)) == names
+
+        keras_proxprop.ProxProp()
+        first = keras.Model.train_step
+        assert first is not before and first.__wrapped__ is before
+        keras_proxprop.ProxProp()
+        assert keras.Model.train_step is first
+
+        assert set(vars(keras.Model)) - names <= {"train_step"}
+        assert all((a == b).all() for a, b in zip(adam_weights(), untouched))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "numpy"])
+def test_another_backend_is_refused_with_what_to_set(backend):
+    # Whether or not the backend itself is installed: Keras only says which one it runs on.
+    done = python(
+        f"""
+        import keras
+        keras.backend.backend = lambda: {backend!r}
+        import keras_proxprop
+        """
+    )
+    assert done.returncode != 0
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("ImportError") and "KERAS_BACKEND=tensorflow" in message
+    assert repr(backend) in message
+
+
+def data(rows=24):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(rows, 5)).astype("float32"), rng.normal(size=(rows, 2))
+
+
+def build(base=keras.Model):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    hidden = keras.layers.Dense(6, "tanh", name="hidden")(inputs)
+    return base(inputs, keras.layers.Dense(2, name="last")(hidden))
+
+
+def fit(model, optimizer, mode="graph", **kwargs):
+    model.compile(optimizer=optimizer, loss="mse", **MODES[mode])
+    return model.fit(*data(), batch_size=8, shuffle=False, verbose=0, **kwargs)
+
+
+def test_a_model_with_another_optimizer_runs_keras_train_step(monkeypatch):
+    ProxProp()
+    monkeypatch.setattr(keras_proxprop.training, "train_step", None)
+    fit(build(), "adam")
+    with pytest.raises(TypeError, match="not callable"):
+        fit(build(), ProxProp())
+
+
+def test_a_subclass_train_step_wins():
+    class Own(keras.Model):
+        def train_step(self, data):
+            return {"own": tf.constant(42.0)}
+
+    model = build(Own)
+    before = weights_of(model)
+    assert fit(model, ProxProp()).history["own"] == [42.0]
+    assert_equal_weights(weights_of(model), before)
+
+
+def test_a_subclass_reaches_ours_through_super():
+    class Logging(keras.Model):
+        def train_step(self, data):
+            x, y = data
+            return {**super().train_step((2 * x, y)), "own": tf.constant(1.0)}
+
+    model, plain = build(Logging), build()
+    assert fit(model, ProxProp()).history["own"] == [1.0]
+    plain.compile(optimizer=ProxProp(), loss="mse", jit_compile=False)
+    x, y = data()
+    plain.fit(2 * x, y, batch_size=8, shuffle=False, verbose=0)
+    assert_close_weights(weights_of(model), weights_of(plain), 1e-6)
+
+
+class OwnTrainStep(keras.Model):
+    """A training step as Keras's guides write it, for a tape of either kind."""
+
+    def tape(self):
+        return tf.GradientTape()
+
+    def train_step(self, data):
+        x, y = data
+        with self.tape() as tape:
+            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return {"loss": loss}
+
+
+class OwnImplicitTrainStep(OwnTrainStep):
+    def tape(self):
+        return ImplicitGradientTape(self)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "default"])
+@pytest.mark.parametrize(
+    "wrap", [lambda o: o, keras.optimizers.LossScaleOptimizer], ids=["plain", "loss_scale"]
+)
+def test_plain_gradients_of_an_own_train_step_are_refused(mode, wrap):
+    model = build(OwnTrainStep)
+    before = weights_of(model)
+    with pytest.raises(RuntimeError, match="ImplicitGradientTape"):
+        fit(model, wrap(ProxProp()), mode)
+    assert_equal_weights(weights_of(model), before)
+
+
+def test_plain_gradients_are_refused_after_implicit_ones_too():
+    model, other, optimizer = build(OwnImplicitTrainStep), build(OwnTrainStep), ProxProp()
+    fit(model, optimizer, "eager")
+    before = weights_of(model)
+    with pytest.raises(RuntimeError, match="ImplicitGradientTape"):
+        optimizer.apply([tf.ones_like(v) for v in model.weights], model.trainable_variables)
+    assert_equal_weights(weights_of(model), before)
+    fit(other, "adam")
+
+
+def test_directions_made_outside_let_no_plain_training_step_through():
+    model = build(OwnTrainStep)
+    x, y = data()
+    with ImplicitGradientTape(model) as tape:
+        loss = tf.reduce_mean(tf.square(y - model(x)))
+    directions = tape.gradient(loss, model.trainable_variables)
+    keras.optimizers.SGD().apply(directions, model.trainable_variables)
+    optimizer = ProxProp()
+    # Keras traces a step twice where it creates the optimizer's variables, and once here.
+    optimizer.build(model.trainable_variables)
+    with pytest.raises(RuntimeError, match="ImplicitGradientTape"):
+        fit(model, optimizer)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_an_own_train_step_with_the_tape_takes_the_steps_of_ours(mode):
+    model, plain = build(OwnImplicitTrainStep), build()
+    fit(model, ProxProp(), mode)
+    fit(plain, ProxProp(), mode)
+    assert_close_weights(weights_of(model), weights_of(plain), 1e-6)
+
+
+def test_directions_may_be_clipped_and_scaled_on_their_way():
+    model, optimizer = build(), ProxProp("sgd", 1.0)
+    x, y = data()
+    before = weights_of(model)
+    with ImplicitGradientTape(model) as tape:
+        loss = tf.reduce_mean(tf.square(y - model(x)))
+    directions = [0.5 * d for d in tape.gradient(loss, model.trainable_variables)]
+    optimizer.apply_gradients(zip(directions, model.trainable_variables))
+    expected = [w - d.numpy() for w, d in zip(before, directions)]
+    assert_close_weights(weights_of(model), expected, 1e-6)
+
+
+def test_a_model_without_supported_layers_trains_explicitly_with_one_warning():
+    def embedding():
+        keras.utils.set_random_seed(0)
+        return keras.Sequential(
+            [keras.layers.Embedding(9, 4), keras.layers.LSTM(3), keras.layers.Dense(2)]
+        )
+
+    x, y = np.random.default_rng(0).integers(9, size=(24, 6)), data()[1]
+    models = []
+    for optimizer in (ProxProp(), keras.optimizers.Adam()):
+        models.append(model := embedding())
+        model.compile(optimizer=optimizer, loss="mse", jit_compile=False)
+        if len(models) == 1:
+            with pytest.warns(UserWarning, match="No layer of model") as caught:
+                model.fit(x, y, batch_size=10, epochs=2, verbose=0, shuffle=False)
+                model.fit(x, y, batch_size=24, verbose=0)
+            ours = [w for w in caught if "No layer of model" in str(w.message)]
+            assert len(ours) == 1 and "summary" in str(ours[0].message)
+        else:
+            model.fit(x, y, batch_size=10, epochs=2, verbose=0, shuffle=False)
+            model.fit(x, y, batch_size=24, verbose=0)
+    assert_close_weights(*map(weights_of, models), 1e-6)
+
+
+def test_a_wholly_frozen_model_warns_as_with_other_optimizers():
+    model = build()
+    model.trainable = False
+    before = weights_of(model)
+    with pytest.warns(UserWarning, match="does not have any trainable weights"):
+        fit(model, ProxProp())
+    assert_equal_weights(weights_of(model), before)
+
+
+def gan():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    generator = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dense(5)])
+    critic = keras.Sequential([keras.Input((5,)), layers.Dense(6, "tanh"), layers.Dense(1)])
+    return generator, critic
+
+
+def gan_losses(generator, critic):
+    rng = np.random.default_rng(1)
+    noise, real = (rng.normal(size=(8, n)).astype("float32") for n in (3, 5))
+    fake = generator(noise)
+    logits = critic(fake), critic(real)
+    return (
+        tf.reduce_mean(tf.nn.softplus(-logits[0])),
+        tf.reduce_mean(tf.nn.softplus(logits[0]) + tf.nn.softplus(-logits[1])),
+        [noise],
+        [fake, real],
+    )
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
+def test_two_tapes_over_two_models_in_one_with_as_a_gan_needs(wrap):
+    generator, critic = gan()
+    weights = generator.trainable_weights, critic.trainable_weights
+
+    @wrap
+    def step():
+        with ImplicitGradientTape(generator) as tape_g, ImplicitGradientTape(critic) as tape_c:
+            loss_g, loss_c, _, _ = gan_losses(generator, critic)
+        return tape_g.gradient(loss_g, weights[0]), tape_c.gradient(loss_c, weights[1])
+
+    with tf.GradientTape(persistent=True) as tape:
+        loss_g, loss_c, *inputs = gan_losses(generator, critic)
+    for directions, loss, own, rows in zip(step(), (loss_g, loss_c), weights, inputs):
+        plain = tape.gradient(loss, own)
+        expected = [*implicit_direction(rows, plain[:2], 1.0), *plain[2:]]
+        assert_close_weights(directions, expected, 1e-5)
