@@ -1,5 +1,7 @@
 """ProxProp: any Keras optimizer, on implicit directions."""
 
+import warnings
+
 import keras
 import tensorflow as tf
 
@@ -215,6 +217,22 @@ class ProxProp(keras.optimizers.Optimizer):
         super().set_weights(weights[:own])
         self.inner_optimizer.set_weights(weights[own:])
 
+    # Keras saves the inner optimizer as a part of this one: no need to save it here, too.
+    def save_own_variables(self, store):
+        for i, variable in enumerate(self._variables):
+            store[str(i)] = variable.numpy()
+
+    def load_own_variables(self, store):
+        if len(store.keys()) != len(self._variables):
+            warnings.warn(
+                f"Skipping variable loading for optimizer {self.name!r}: what was saved is "
+                "not the state of a `ProxProp` with these arguments.",
+                stacklevel=2,
+            )
+            return
+        for i, variable in enumerate(self._variables):
+            variable.assign(store[str(i)])
+
     @property
     def learning_rate(self):
         return self.inner_optimizer.learning_rate
@@ -255,7 +273,7 @@ class ProxProp(keras.optimizers.Optimizer):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for key in ("inner_optimizer", "tau", "solver"):
+        for key in ("inner_optimizer", "learning_rate", "tau", "solver"):
             if isinstance(config.get(key), dict):
                 config[key] = keras.saving.deserialize_keras_object(
                     config[key], custom_objects=custom_objects

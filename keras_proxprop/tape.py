@@ -155,7 +155,8 @@ class ImplicitGradientTape:
                 implicit.append(Member(block, tuple(uses[layer]), tuple(weights)))
             else:
                 explicit.append(Member(block, tuple(uses[layer]), tuple(block.weights)))
-        if not implicit and self._plan.model not in _warned:
+        trained = any(_key(w) in wanted for w in self._plan.model.trainable_variables)
+        if trained and not implicit and self._plan.model not in _warned:
             _warned.add(self._plan.model)
             warnings.warn(
                 f"No layer of model {self._plan.model.name!r} takes an implicit step: it is "

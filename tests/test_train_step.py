@@ -63,20 +63,24 @@ def test_importing_changes_nothing_and_the_first_proxprop_changes_train_step_onc
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax", "numpy"])
-def test_another_backend_is_refused_with_what_to_set(backend):
+def test_another_backend_is_refused_with_what_to_set():
     # Whether or not the backend itself is installed: Keras only says which one it runs on.
     done = python(
-        f"""
+        """
         import keras
-        keras.backend.backend = lambda: {backend!r}
-        import keras_proxprop
+
+        for backend in ("torch", "jax", "numpy"):
+            keras.backend.backend = lambda: backend
+            try:
+                import keras_proxprop
+            except ImportError as error:
+                assert "KERAS_BACKEND=tensorflow" in str(error), error
+                assert repr(backend) in str(error), error
+            else:
+                raise AssertionError(backend)
         """
     )
-    assert done.returncode != 0
-    message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("ImportError") and "KERAS_BACKEND=tensorflow" in message
-    assert repr(backend) in message
+    assert done.returncode == 0, done.stderr
 
 
 def data(rows=24):

@@ -277,7 +277,6 @@ def test_a_layer_in_a_loop_takes_its_gradient():
     check(model, x, {hidden: [x]}, wrap=tf.function)
 
 
-@pytest.mark.xfail(strict=True, reason="the weights are constants in the gradient of z")
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
 def test_a_gradient_penalty_reaches_the_kernels_through_the_gradient_in_it(wrap):
     hidden = layers.Dense(6, "tanh")

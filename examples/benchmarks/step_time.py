@@ -176,7 +176,8 @@ def main():
             base = None
             for name, (seconds, ratios) in results.items():
                 low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
-                line = f"  {name:14s}{1e3 * seconds:8.1f} ms  {ratio:5.2f} [{low:.2f}, {high:.2f}]"
+                spread = f"[{low:.2f}, {high:.2f}]"
+                line = f"  {name:14s}{1e3 * seconds:8.1f} ms  {ratio:5.2f} {spread}"
                 memory = None
                 if not args.no_memory:
                     memory = peak_memory(task, name, jit)

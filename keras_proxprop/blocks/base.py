@@ -46,9 +46,9 @@ class Block:
     def call(self, note, inputs, **_):
         """Does what the layer's own `call` does, with its linear map's ends noted.
 
-        The weights are read through `stop_gradient`: what the loss's gradient
-        with respect to them then holds is exactly the part that reaches them by
-        other ways than `z` (regularizers, tied weights, `add_loss`).
+        The product hides the weights from the tape: what the loss's gradient with respect
+        to them then holds is exactly the part that reaches them by other ways than `z`
+        (regularizers, tied weights, `add_loss`, gradients of gradients).
 
         Args:
             note: function of `(inputs, z)` that returns `z`.
@@ -56,8 +56,21 @@ class Block:
         """
         layer = self.layer
         weights = [layer.kernel] + ([layer.bias] if layer.use_bias else [])
-        weights = [tf.stop_gradient(tf.convert_to_tensor(w)) for w in weights]
-        z = note(inputs, self.linear(inputs, *weights))
+        weights = [tf.convert_to_tensor(w) for w in weights]
+
+        @tf.custom_gradient
+        def product(inputs):
+            def gradient(d):
+                # By the weights themselves: a gradient of this gradient reaches them.
+                with tf.GradientTape() as tape:
+                    tape.watch(inputs)
+                    z = self.linear(inputs, *weights)
+                return tape.gradient(z, inputs, d)
+
+            return self.linear(inputs, *map(tf.stop_gradient, weights)), gradient
+
+        floating = inputs if inputs.dtype.is_floating else tf.cast(inputs, weights[0].dtype)
+        z = note(inputs, product(floating))
         return z if layer.activation is None else layer.activation(z)
 
     def linear(self, inputs, kernel, bias=None):

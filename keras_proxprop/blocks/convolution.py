@@ -168,6 +168,10 @@ class ConvolutionRows(Rows):
         patches = slices[0] if len(slices) == 1 else tf.concat(slices, axis=-1)
         return MatrixRows(tf.reshape(patches, [-1, patches.shape[-1]]), self.bias)
 
+    def cast(self, dtype):
+        """Returns the same rows in another dtype."""
+        return ConvolutionRows(tf.cast(self.images, dtype), self.geometry, self.bias)
+
     def _filters(self, kernel):
         channels = [self.images.shape[-1], kernel.shape[-1]]
         return tf.reshape(kernel, list(self.geometry.kernel_size) + channels)

@@ -93,6 +93,14 @@ class MatrixRows(Rows):
         outer = tf.matmul(self.x, self.x, transpose_b=True)
         return outer + 1 if self.bias else outer
 
+    def outer_in_float64(self):
+        """Returns `AAᵀ` in float64."""
+        return self.cast(tf.float64).outer()
+
+    def with_ones(self):
+        """Returns `A` with the bias's column of ones written out."""
+        return tf.concat([self.x, tf.ones_like(self.x[:, :1])], 1) if self.bias else self.x
+
     def matrix(self):
         return self
 
@@ -130,6 +138,10 @@ class StackedRows(Rows):
 
     def gram_in_float64(self):
         return tf.add_n([part.gram_in_float64() for part in self.parts])
+
+    def cast(self, dtype):
+        """Returns the same rows in another dtype."""
+        return StackedRows([part.cast(dtype) for part in self.parts])
 
     def matrix(self):
         return MatrixRows(tf.concat([p.matrix().x for p in self.parts], 0), self.bias)

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.solvers import cost
-from keras_proxprop.solvers.factorization import solve_shifted
+from keras_proxprop.solvers.factorization import with_inverse
 from keras_proxprop.solvers.solver import Solver
 
 
@@ -67,39 +67,59 @@ class Exact(Solver):
 
 def primal(rows, d, tau, rest=None):
     """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest)"""
+    # Not inside of the branches: see `Rows.choose_at_run_time`.
     gradient = add(rows.multiply_transposed(d), rest)
-    sizes = [part.shape[0] for part in gradient]
-    p, damped = solve_shifted(
-        rows.gram(), rows.gram_in_float64, 1 / tau, tf.concat(gradient, axis=0)
-    )
-    return tf.split(p, sizes, axis=0), damped
+
+    def direction(inverse, rows, d, tau, rest):
+        parts = gradient
+        if d.dtype != gradient[0].dtype:
+            parts = add(rows.multiply_transposed(d), rest)
+        sizes = [part.shape[0] for part in parts]
+        return tf.split(inverse(tf.concat(parts, axis=0)), sizes, axis=0)
+
+    return _solve(direction, rows.gram(), rows.gram_in_float64, rows, d, tau, rest)
 
 
 def dual(rows, d, tau, rest=None):
     """P = Aᵀ (AAᵀ + I/τ)⁻¹ (D - τ A rest) + τ rest"""
-    rows = rows.matrix()
-    if rest is not None:
-        rest = [tau * part for part in rest]
-        d -= rows.multiply(rest)
 
-    def solve(right):
-        return solve_shifted(
-            rows.outer(), lambda: rows.cast(tf.float64).outer(), 1 / tau, right
-        )
-
-    if d.shape[-1] > rows.features:
+    def direction(inverse, rows, d, tau, rest):
+        if rest is not None:
+            rest = [tau * part for part in rest]
+            d -= rows.multiply(rest)
+        if d.shape[-1] <= rows.features:
+            return add(rows.multiply_transposed(inverse(d)), rest)
         # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve is against the side with fewer columns.
-        a = rows.x
-        if rows.bias:
-            a = tf.concat([a, tf.ones_like(a[:, :1])], axis=1)
-        a, damped = solve(a)
+        a = inverse(rows.with_ones())
         p = [tf.matmul(a[:, : rows.x.shape[-1]], d, transpose_a=True)]
         if rows.bias:
             p.append(tf.matmul(a[:, -1:], d, transpose_a=True))
-    else:
-        y, damped = solve(d)
-        p = rows.multiply_transposed(y)
-    return add(p, rest), damped
+        return add(p, rest)
+
+    rows = rows.matrix()
+    return _solve(direction, rows.outer(), rows.outer_in_float64, rows, d, tau, rest)
+
+
+def _solve(direction, gram, gram_in_float64, rows, d, tau, rest):
+    """Returns `direction(inverse, ...)`, all of it in float64 where float32 does not do.
+
+    There the right side and the products count too: what rounding leaves of them outside of
+    the range of `A` is multiplied by τ.
+    """
+
+    def in_float64(inverse):
+        rest64 = None if rest is None else [tf.cast(part, tf.float64) for part in rest]
+        tau64 = tf.cast(tau, tf.float64)
+        p = direction(inverse, rows.cast(tf.float64), tf.cast(d, tf.float64), tau64, rest64)
+        return [tf.cast(part, d.dtype) for part in p]
+
+    return with_inverse(
+        gram,
+        gram_in_float64,
+        1 / tau,
+        lambda inverse: direction(inverse, rows, d, tau, rest),
+        in_float64,
+    )
 
 
 def add(direction, rest):

@@ -16,28 +16,30 @@ _LEAF = 64
 _HALVINGS = 3
 
 
-def solve_shifted(gram, gram_in_float64, shift, right):
-    """Returns `(G + shift I)⁻¹ right`, finite for finite input, and whether it was damped.
+def with_inverse(gram, gram_in_float64, shift, use, use_in_float64):
+    """Returns `use(inverse)`, with `inverse(x) = (G + shift I)⁻¹ x`, and whether it is damped.
 
     The matrix is scaled to unit diagonal and factorized in its own dtype. Where a small
     pivot shows that float32 has lost it, the Gram matrix is made again and factorized in
     float64; where that is not enough either, the diagonal is raised by 1e-8 of itself.
+    What is not finite stays so: loss scaling relies on it.
 
     Args:
         gram: symmetric positive semidefinite `G`, `[n, n]`.
         gram_in_float64: function that returns `G` in float64.
         shift: positive scalar tensor.
-        right: `[n, columns]`.
+        use: function of `inverse` that returns a list of tensors.
+        use_in_float64: the same in float64; returns them in the dtype of `gram`.
     """
     factor, trusted = _inverse_factor(gram, shift)
     return tf.cond(
         trusted,
-        lambda: (_apply(factor, right), tf.constant(False)),
-        lambda: _solve_in_float64(gram_in_float64(), shift, right),
+        lambda: (use(lambda x: _apply(factor, x)), tf.constant(False)),
+        lambda: _in_float64(gram_in_float64(), shift, use_in_float64),
     )
 
 
-def _solve_in_float64(gram, shift, right):
+def _in_float64(gram, shift, use):
     shift = tf.cast(shift, tf.float64)
 
     def attempt(damping, *_):
@@ -51,8 +53,9 @@ def _solve_in_float64(gram, shift, right):
         (tf.constant(0.0, tf.float64), tf.zeros_like(gram), tf.constant(False)),
         shape_invariants=(tf.TensorShape([]), gram.shape, tf.TensorShape([])),
     )
-    solution = _apply(factor, tf.cast(right, tf.float64))
-    return tf.cast(solution, right.dtype), damping > _DAMPING
+    # What is not finite was not damped: the input was not finite.
+    damped = (damping > _DAMPING) & tf.reduce_all(tf.math.is_finite(factor))
+    return use(lambda x: _apply(factor, x)), damped
 
 
 def _inverse_factor(gram, shift, damping=0.0, halvings=_HALVINGS):

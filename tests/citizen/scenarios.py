@@ -1,0 +1,77 @@
+"""The optimizers that every scenario is driven with, and small models and data for them."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+
+from keras_proxprop import ProxProp
+
+
+def adam(learning_rate=0.01, **kwargs):
+    return keras.optimizers.Adam(learning_rate, **kwargs)
+
+
+def proxprop(learning_rate=0.01, **kwargs):
+    return ProxProp("adam", learning_rate, **kwargs)
+
+
+OPTIMIZERS = {"adam": adam, "proxprop": proxprop}
+# Runs a test with each: what holds for Keras's own optimizer must hold for ours.
+with_both = pytest.mark.parametrize("new", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+def data(rows=24, seed=0):
+    """Inputs and targets that a small network can learn."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 5)).astype("float32")
+    return x, np.tanh(x @ rng.normal(size=(5, 2))).astype("float32")
+
+
+def mlp(seed=1, units=6):
+    """Two Dense layers, the first of which takes implicit steps; the same weights always."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((5,), name="x")
+    hidden = keras.layers.Dense(units, "tanh", name="hidden")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(2, name="last")(hidden))
+
+
+def compiled(model, optimizer, **kwargs):
+    """Compiles without XLA, whose compilation takes most of a small test's time."""
+    model.compile(optimizer=optimizer, **{"loss": "mse", "jit_compile": False, **kwargs})
+    return model
+
+
+def fit(model, *xy, **kwargs):
+    xy = xy or data()
+    return model.fit(*xy, **{"batch_size": 8, "shuffle": False, "verbose": 0, **kwargs})
+
+
+def inner(optimizer):
+    """Returns the optimizer that makes the steps."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def state(model):
+    """Returns all that training changes, weights and optimizer variables, as arrays."""
+    return [v.numpy() for v in model.variables + model.optimizer.variables]
+
+
+def python(code, *arguments, **environment):
+    """Runs code in an interpreter of its own, this folder on its path; returns its output."""
+    here = os.path.dirname(__file__)
+    path = [here, os.path.dirname(here), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
