@@ -99,8 +99,8 @@ class ProxProp(keras.optimizers.Optimizer):
         inner = _inner_optimizer(inner_optimizer, learning_rate, kwargs)
         super().__init__(learning_rate=0.0, name=name)
         # The inner optimizer keeps learning rate and iterations: they would be two truths.
-        for variable in self._variables[:]:
-            self._untrack_variable(variable)
+        # (Not untracked: TensorFlow cannot save a list that something was taken out of.)
+        self._not_used = len(self._variables)
         self.inner_optimizer = inner
         self.solver = solver
         self.final_layer = final_layer
@@ -110,6 +110,8 @@ class ProxProp(keras.optimizers.Optimizer):
             shape=(), dtype="int64", aggregation="only_first_replica", name="damped_steps"
         )
         self._damped_steps_reported = 0
+        # The `StepMonitor` of the `fit` that is running.
+        self.observer = None
         training.install(find_proxprop)
 
     def _tau_variable(self, tau):
@@ -209,28 +211,33 @@ class ProxProp(keras.optimizers.Optimizer):
     _learning_rate = _of_inner_optimizer("_learning_rate")
 
     @property
+    def _own_variables(self):
+        return self._variables[self._not_used :]
+
+    @property
     def variables(self):
-        return self._variables + self.inner_optimizer.variables
+        return self._own_variables + self.inner_optimizer.variables
 
     def set_weights(self, weights):
-        own = len(self._variables)
-        super().set_weights(weights[:own])
-        self.inner_optimizer.set_weights(weights[own:])
+        own = self._own_variables
+        self.inner_optimizer.set_weights(weights[len(own) :])
+        for variable, weight in zip(own, weights):
+            variable.assign(weight)
 
     # Keras saves the inner optimizer as a part of this one: no need to save it here, too.
     def save_own_variables(self, store):
-        for i, variable in enumerate(self._variables):
+        for i, variable in enumerate(self._own_variables):
             store[str(i)] = variable.numpy()
 
     def load_own_variables(self, store):
-        if len(store.keys()) != len(self._variables):
+        if len(store.keys()) != len(self._own_variables):
             warnings.warn(
                 f"Skipping variable loading for optimizer {self.name!r}: what was saved is "
                 "not the state of a `ProxProp` with these arguments.",
                 stacklevel=2,
             )
             return
-        for i, variable in enumerate(self._variables):
+        for i, variable in enumerate(self._own_variables):
             variable.assign(store[str(i)])
 
     @property

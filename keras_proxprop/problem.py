@@ -4,8 +4,6 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_proxprop.blocks.rows import StackedRows
-
 
 @dataclasses.dataclass(frozen=True)
 class Member:
@@ -48,13 +46,13 @@ class Problem:
         first = self.members[0]
         parts = []
         for use in first.uses:
-            inputs = tf.cast(use.inputs, working_dtype(use.inputs.dtype))
+            inputs = first.block.prepare(use.inputs)
             parts.append(first.block.rows(inputs, bias=len(first.weights) == 2))
-        return parts[0] if len(parts) == 1 else StackedRows(parts)
+        return parts[0] if len(parts) == 1 else parts[0].stack(parts)
 
     @property
     def columns(self):
-        return sum(member.weights[0].shape[-1] for member in self.members)
+        return sum(member.block.columns for member in self.members)
 
     def solve(self, rows, d, rest, solver, tau):
         """Returns the direction of every member's weights, a list of lists, and whether
@@ -65,17 +63,26 @@ class Problem:
             d: per member, `∂L/∂z` of each of its uses.
             rest: per member, the gradient of its weights by other ways, or `None`s.
         """
-        d = tf.concat([_stack(parts, rows.dtype) for parts in d], axis=1)
-        direction, damped = solver.solve(rows, d, tau, self._join(rest, rows.dtype))
-        widths = [member.weights[0].shape[-1] for member in self.members]
-        columns = zip(*(tf.split(part, widths, axis=1) for part in direction))
+        d = [
+            [tf.cast(member.block.outputs_as_matrix(part), rows.dtype) for part in parts]
+            for parts, member in zip(d, self.members)
+        ]
+        d = _join([tf.concat(parts, axis=0) for parts in d])
+        direction, damped = solver.solve(rows, d, tau, self._as_direction(rest, rows.dtype))
+        columns = zip(*map(self._split, direction))
         directions = [
-            [tf.reshape(p, w.shape) for p, w in zip(parts, member.weights)]
+            [member.block.matrix_as_weight(w, p) for p, w in zip(parts, member.weights)]
             for parts, member in zip(columns, self.members)
         ]
         return directions, damped
 
-    def _join(self, rest, dtype):
+    def _split(self, part):
+        """Returns every member's columns of a direction's part."""
+        if len(self.members) == 1:
+            return [part]
+        return tf.split(part, [member.block.columns for member in self.members], axis=1)
+
+    def _as_direction(self, rest, dtype):
         """Returns the members' other gradients as one direction, `None` if there are none."""
         if all(part is None for parts in rest for part in parts):
             return None
@@ -83,18 +90,13 @@ class Problem:
         for i in range(len(rest[0])):
             pieces = []
             for parts, member in zip(rest, self.members):
-                shape = member.weights[i].shape
-                part = tf.zeros(shape, dtype) if parts[i] is None else parts[i]
-                pieces.append(tf.reshape(tf.cast(part, dtype), [-1, shape[-1]]))
-            joined.append(tf.concat(pieces, axis=1))
+                weight = member.weights[i]
+                part = tf.zeros(weight.shape, dtype) if parts[i] is None else parts[i]
+                part = tf.cast(tf.convert_to_tensor(part), dtype)
+                pieces.append(member.block.weight_as_matrix(weight, part))
+            joined.append(_join(pieces))
         return joined
 
 
-def working_dtype(dtype):
-    """Returns the dtype for Gram matrices and solves: at least float32."""
-    return dtype if dtype == tf.float64 else tf.float32
-
-
-def _stack(parts, dtype):
-    flat = [tf.reshape(tf.cast(part, dtype), [-1, part.shape[-1]]) for part in parts]
-    return tf.concat(flat, axis=0)
+def _join(matrices):
+    return matrices[0] if len(matrices) == 1 else tf.concat(matrices, axis=1)

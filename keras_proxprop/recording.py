@@ -101,9 +101,9 @@ def _call(layer, original, args, kwargs):
     blocks = [r.block(layer) for r in owners]
     if owners and all(blocks):
 
-        def note(inputs, z):
+        def note(inputs, z, part=None):
             for recorder, block in zip(owners, blocks):
-                recorder.note(Use(block, inputs, z))
+                recorder.note(Use(block if part is None else block.parts[part], inputs, z))
             return z
 
         outputs = blocks[0].call(note, *args, **kwargs)

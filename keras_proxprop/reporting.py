@@ -106,14 +106,19 @@ def layer_reports(model, batch_size=None, optimizer=None):
     final = structure.final_layers(recorder, None)
     uses = {}
     for use in recorder.uses:
-        uses.setdefault(id(use.block.layer), []).append(use)
-    owners = collections.Counter(id(w) for own in uses.values() for w in own[0].block.weights)
+        uses.setdefault(id(use.block.layer), {}).setdefault(id(use.block), []).append(use)
+    blocks = [own[0].block for parts in uses.values() for own in parts.values()]
+    owners = collections.Counter(id(w) for block in blocks for w in block.weights)
     reports = []
     with recorder.graph.as_default():
         for layer in model._flatten_layers():
-            own = [v for v in layer._trainable_variables if v.trainable]
+            # A wrapper may hold weights of what it wraps.
+            inner = layer._flatten_layers(include_self=False)
+            wrapped = {id(v) for other in inner for v in other._trainable_variables}
+            held = [v for v in layer._trainable_variables if id(v) not in wrapped]
+            own = [v for v in held if v.trainable]
             if not own:
-                if layer._trainable_variables:
+                if held:
                     reports.append(_frozen_report(layer))
                 continue
             why = plan.reason(layer)
@@ -123,7 +128,10 @@ def layer_reports(model, batch_size=None, optimizer=None):
                 why = SHARED
             if why is None and proxprop.final_layer == "explicit" and id(layer) in final:
                 why = FINAL
-            reports.append(_report(layer, own, why, uses.get(id(layer)), proxprop.solver))
+            parts = list(uses.get(id(layer), {}).values())
+            for part in parts or [None]:
+                weights = own if len(parts) < 2 else part[0].block.weights
+                reports.append(_report(layer, weights, why, part, proxprop.solver))
     return reports
 
 

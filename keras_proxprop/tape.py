@@ -61,6 +61,8 @@ class ImplicitGradientTape:
         self._final_layer = check_final_layer(final_layer)
         self._tape = tf.GradientTape()
         self._damped = []
+        # Looks at every implicit solve: a `StepMonitor`, in `fit`.
+        self.observer = None
         self._recorder = Recorder(model, self._plan.block, self._tape.watch)
 
     def __enter__(self):
@@ -100,7 +102,10 @@ class ImplicitGradientTape:
         d = dict(zip(map(id, zs), gradients))
         found = {_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
         for problem in Problem.group(_reached(implicit, d)):
-            self._solve(problem, self._solver, d, found)
+            solver = self._solver
+            if self.observer is not None:
+                solver = self.observer.observe(problem, solver)
+            self._solve(problem, solver, d, found)
         for member in _reached(explicit, d):
             self._solve(Problem([member]), Gradient(), d, found)
         if tf.executing_eagerly() and self.damped:
@@ -138,23 +143,23 @@ class ImplicitGradientTape:
         uses = collections.defaultdict(list)
         blocks = {}
         for use in self._recorder.uses:
-            uses[id(use.block.layer)].append(use)
-            blocks[id(use.block.layer)] = use.block
+            uses[id(use.block)].append(use)
+            blocks[id(use.block)] = use.block
         final = set()
         if uses and self._final_layer == "explicit":
             final = structure.final_layers(self._recorder, target)
         owners = collections.Counter(_key(w) for b in blocks.values() for w in b.weights)
         implicit, explicit = [], []
-        for layer, block in blocks.items():
+        for key, block in blocks.items():
             weights = [w for w in block.weights if _key(w) in wanted]
             if not weights:
                 continue
-            kernel = weights[0] is block.weights[0]
             shared = any(owners[_key(w)] > 1 for w in weights)
-            if kernel and not shared and layer not in final:
-                implicit.append(Member(block, tuple(uses[layer]), tuple(weights)))
+            explicitly = shared or id(block.layer) in final or not block.solves_for(weights)
+            if explicitly:
+                explicit.append(Member(block, tuple(uses[key]), tuple(block.weights)))
             else:
-                explicit.append(Member(block, tuple(uses[layer]), tuple(block.weights)))
+                implicit.append(Member(block, tuple(uses[key]), tuple(weights)))
         trained = any(_key(w) in wanted for w in self._plan.model.trainable_variables)
         if trained and not implicit and self._plan.model not in _warned:
             _warned.add(self._plan.model)

@@ -292,11 +292,8 @@ def convolved_patches(layer, inputs):
 
 
 EXPLICIT = {
-    "groups": Conv2D(2, 1, groups=2),
     "channels-first": Conv2D(2, 1, data_format="channels_first"),
-    "depthwise": keras.layers.DepthwiseConv2D(1),
-    "transposed": keras.layers.Conv2DTranspose(2, 1),
-    "embedding": keras.layers.Embedding(2, 2),
+    "recurrent": keras.layers.SimpleRNNCell(2),
 }
 
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_proxprop
+from keras_proxprop.blocks.rows import MatrixRows, Rows
 from keras_proxprop.solvers import Exact, cost
 from keras_proxprop.solvers.auto import ITERATIONS, Auto
 
@@ -81,13 +82,14 @@ def test_shared_factorization_gives_each_head_its_own_direction():
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7, err_msg=str(i))
 
 
-class Shape:
+class Shape(Rows):
     """Rows of a size that nobody computes with."""
 
-    per_item, matrix_cost, choose_at_run_time = 1, 0.0, True
+    count = None
 
     def __init__(self, count, features):
-        self.count, self.features, self.gram_cost = count, features, features**2
+        super().__init__(False, features, tf.float32)
+        self.count, self.gram_cost = count, features**2
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_the_choice_at_run_time_follows_the_batch():
 
     @tf.function(input_signature=[tf.TensorSpec([None, 30])])
     def step(x):
-        rows = keras_proxprop.blocks.rows.MatrixRows(x, True)
+        rows = MatrixRows(x, True)
         return cost.cheapest(
             rows,
             lambda n: cost.exact(rows, 10, n),
@@ -129,7 +131,7 @@ def test_the_choice_at_run_time_follows_the_batch():
 
     for n in (4, 40):
         ran.append(int(step(x[:n])))
-        rows = keras_proxprop.blocks.rows.MatrixRows(x[:n], True)
+        rows = MatrixRows(x[:n], True)
         costs = cost.exact(rows, 10, n)
         assert ran[-1] == int(costs["dual"] < costs["primal"])
     assert ran == [1, 0]

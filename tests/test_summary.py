@@ -80,7 +80,7 @@ def test_every_kind_of_model_has_a_row_per_weighted_layer(make):
     reports = {r.name: r for r in layer_reports(make(), batch_size=9)}
     assert {name: r.step for name, r in reports.items()} == {
         "a": "implicit",
-        "norm": "explicit: no block for BatchNormalization",
+        "norm": "implicit",
         "b": "explicit: final layer",
     }
     assert {name: r.weights for name, r in reports.items()} == {"a": 35, "norm": 10, "b": 24}
@@ -97,9 +97,10 @@ def test_the_table_is_printed_with_its_totals(capsys):
     a, norm, b, total = lines[3:]
     assert a.split()[:4] == ["a", "(Dense)", "35", "implicit"]
     assert "64 × 7" in a and "primal" in a
-    assert "explicit: no block for BatchNormalization" in norm
+    assert norm.split()[:4] == ["norm", "(BatchNormalization)", "10", "implicit"]
+    assert "64 × 2" in norm and "closed" in norm
     assert "explicit: final layer" in b
-    assert total.startswith("35 of 69 trainable weights step implicitly")
+    assert total.startswith("45 of 69 trainable weights step implicitly")
 
 
 def test_without_a_batch_size_it_is_what_fit_takes(capsys):
@@ -133,10 +134,6 @@ def lora():
 
 REASONS = {
     "overrides call": (lambda: (OwnCall(3), (6,)), "explicit: OwnCall overrides call()"),
-    "groups": (
-        lambda: (layers.Conv2D(4, 3, groups=2), (5, 5, 2)),
-        "explicit: grouped convolution (groups=2)",
-    ),
     "no block": (lambda: (layers.LSTM(3), (4, 2)), "explicit: no block for LSTM"),
     "frozen": (frozen, "frozen"),
     "lora": (lora, "explicit: LoRA is enabled"),

@@ -166,12 +166,12 @@ def test_dense_on_rank_4_inputs_has_a_row_per_position():
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
-def test_an_embedding_takes_its_sparse_gradient_beside_implicit_layers(mode):
+def test_an_embedding_has_a_row_of_one_per_token(mode):
     embedding, hidden = layers.Embedding(9, 5), layers.Dense(6, "tanh")
     model = keras.Sequential([embedding, hidden, layers.Flatten(), layers.Dense(3)])
     x = np.random.default_rng(0).integers(7, size=(8, 4))
     model(x)
-    check(model, x, {hidden: [embedding(x)]})
+    check(model, x, {embedding: [np.eye(9)[x]], hidden: [embedding(x)]})
     before = embedding.embeddings.numpy()
     model.compile(optimizer=ProxProp("sgd", 0.1), loss="mse", run_eagerly=mode == "eager")
     model.fit(x, data(8, 3), verbose=0)

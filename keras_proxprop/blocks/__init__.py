@@ -1,15 +1,79 @@
 """How each kind of Keras layer is a least-squares problem in its weights."""
 
+import inspect
+
+import keras
+
+from keras_proxprop.blocks.base import Block
 from keras_proxprop.blocks.convolution import ConvolutionBlock
 from keras_proxprop.blocks.dense import DenseBlock
+from keras_proxprop.blocks.depthwise import DepthwiseBlock
+from keras_proxprop.blocks.einsum_dense import EinsumDenseBlock
+from keras_proxprop.blocks.embedding import EmbeddingBlock
+from keras_proxprop.blocks.generic import GenericBlock
+from keras_proxprop.blocks.scaling import NormalizationBlock, PReLUBlock, RMSNormalizationBlock
+from keras_proxprop.blocks.separable import SeparableBlock
+from keras_proxprop.blocks.transposed import TransposedConvolutionBlock
 
-_BLOCKS = (DenseBlock, ConvolutionBlock)
+__all__ = ["Block", "GenericBlock", "find_block", "register_block"]
+
+_BLOCKS = {
+    layer_class: block
+    for block in (
+        DenseBlock,
+        EinsumDenseBlock,
+        ConvolutionBlock,
+        DepthwiseBlock,
+        SeparableBlock,
+        TransposedConvolutionBlock,
+        EmbeddingBlock,
+        NormalizationBlock,
+        RMSNormalizationBlock,
+        PReLUBlock,
+    )
+    for layer_class in block.layer_classes
+}
+
+
+def register_block(layer_class, block=GenericBlock):
+    """Gives all layers of a class implicit steps.
+
+    The layers' outputs must be linear in their weights: what is left when an activation is
+    taken out into a layer of its own. Subclasses that override `call` are not meant.
+
+    Args:
+        layer_class: subclass of `keras.Layer`.
+        block: subclass of `keras_proxprop.blocks.Block` that says what the rows of `A` are.
+            Defaults to `GenericBlock`, which needs to know nothing: it works by automatic
+            differentiation, of a `call` that takes a tensor and returns one.
+
+    Raises:
+        TypeError: if `layer_class` is no layer class, or `block` no block class.
+
+    Example:
+
+    >>> keras_proxprop.register_block(MyLinearLayer)
+    """
+    if not (inspect.isclass(layer_class) and issubclass(layer_class, keras.Layer)):
+        raise TypeError(
+            "Argument `layer_class` must be a subclass of `keras.Layer`. "
+            f"Received: layer_class={layer_class!r}"
+        )
+    if not (inspect.isclass(block) and issubclass(block, Block)):
+        raise TypeError(
+            "Argument `block` must be a subclass of `keras_proxprop.blocks.Block`. "
+            f"Received: block={block!r}"
+        )
+    _BLOCKS[layer_class] = block
 
 
 def find_block(layer):
     """Returns `(block, None)` for a layer that can step implicitly, else `(None, why)`."""
-    for block_class in _BLOCKS:
-        if isinstance(layer, block_class.layer_classes):
-            why = block_class.reason_against(layer)
-            return (None, why) if why else (block_class(layer), None)
+    for layer_class in type(layer).__mro__:
+        block = _BLOCKS.get(layer_class)
+        if block is not None:
+            if type(layer).call is not layer_class.call:
+                return None, f"{type(layer).__name__} overrides call()"
+            why = block.reason_against(layer)
+            return (None, why) if why else (block(layer), None)
     return None, f"no block for {type(layer).__name__}"

@@ -2,19 +2,24 @@
 
 import tensorflow as tf
 
+from keras_proxprop.blocks.stateless import product
+
 
 class Block:
     """One layer as the least-squares problem of a proximal step in its weights.
 
     A subclass names the Keras classes it understands in `layer_classes` and says
     how the layer's preactivation `z` follows from its inputs and weights
-    (`linear`) and what the rows of `A` are (`rows`), with `A @ weights = z`.
+    (`linear`) and what the rows of `A` are (`rows`), with `A @ weights = z`. Where `z` or
+    the weights are not matrices with the output columns last, it says how to see them so.
 
     Args:
         layer: the built Keras layer.
     """
 
     layer_classes = ()
+    # The attribute that holds the weight without which there is no problem.
+    kernel_name = "_kernel"
 
     def __init__(self, layer):
         self.layer = layer
@@ -24,24 +29,51 @@ class Block:
     @classmethod
     def reason_against(cls, layer):
         """Returns why `layer` must step explicitly, or `None` where it need not."""
-        if not any(type(layer).call is known.call for known in cls.layer_classes):
-            return f"{type(layer).__name__} overrides call()"
         if getattr(layer, "lora_enabled", False):
             return "LoRA is enabled"
         if getattr(layer, "quantization_mode", None) is not None:
             return f"quantized ({layer.quantization_mode})"
         if getattr(layer, "_remat_mode", None):
             return "rematerialized"
-        if not layer._kernel.trainable:
+        if not getattr(layer, cls.kernel_name).trainable:
             return "its kernel is frozen"
         return None
 
     @property
     def weights(self):
         """The layer's trainable variables, kernel first."""
-        layer = self.layer
-        bias = layer.bias if layer.use_bias and layer.bias.trainable else None
-        return [layer._kernel] if bias is None else [layer._kernel, bias]
+        kernel, bias = getattr(self.layer, self.kernel_name), self.layer.bias
+        return [kernel] if bias is None or not bias.trainable else [kernel, bias]
+
+    @property
+    def parts(self):
+        """The blocks of a layer that makes several linear maps, one after the other."""
+        return [self]
+
+    def solves_for(self, weights):
+        """Returns whether there is a problem in `weights`, some of the block's, alone."""
+        return weights[0] is self.weights[0]
+
+    @property
+    def columns(self):
+        """Number of output columns."""
+        return self.weights[0].shape[-1]
+
+    def prepare(self, inputs):
+        """Returns what was noted as inputs in the dtype for Gram matrices and solves."""
+        return tf.cast(inputs, working_dtype(inputs.dtype))
+
+    def outputs_as_matrix(self, z):
+        """Returns a `z`, or a `∂L/∂z`, as `[count, columns]`."""
+        return tf.reshape(z, [-1, self.columns])
+
+    def weight_as_matrix(self, weight, value):
+        """Returns a value of one of `weights` as a part of a direction, `[n, columns]`."""
+        return tf.reshape(value, [-1, self.columns])
+
+    def matrix_as_weight(self, weight, part):
+        """Undoes `weight_as_matrix`."""
+        return tf.reshape(part, weight.shape)
 
     def call(self, note, inputs, **_):
         """Does what the layer's own `call` does, with its linear map's ends noted.
@@ -51,27 +83,22 @@ class Block:
         (regularizers, tied weights, `add_loss`, gradients of gradients).
 
         Args:
-            note: function of `(inputs, z)` that returns `z`.
+            note: function of `(inputs, z)` that returns `z`; `part` says which of `parts`.
             inputs: the layer's inputs.
         """
-        layer = self.layer
-        weights = [layer.kernel] + ([layer.bias] if layer.use_bias else [])
-        weights = [tf.convert_to_tensor(w) for w in weights]
-
-        @tf.custom_gradient
-        def product(inputs):
-            def gradient(d):
-                # By the weights themselves: a gradient of this gradient reaches them.
-                with tf.GradientTape() as tape:
-                    tape.watch(inputs)
-                    z = self.linear(inputs, *weights)
-                return tape.gradient(z, inputs, d)
-
-            return self.linear(inputs, *map(tf.stop_gradient, weights)), gradient
+        weights = [tf.convert_to_tensor(w) for w in self.values()]
 
         floating = inputs if inputs.dtype.is_floating else tf.cast(inputs, weights[0].dtype)
-        z = note(inputs, product(floating))
-        return z if layer.activation is None else layer.activation(z)
+        return self.finish(note(inputs, product(self.linear, floating, weights)))
+
+    def values(self):
+        """Returns what `linear` takes besides the inputs: the kernel, and maybe the bias."""
+        bias = self.layer.bias
+        return [self.layer.kernel] if bias is None else [self.layer.kernel, bias]
+
+    def finish(self, z):
+        """Returns the layer's outputs, from `z`."""
+        return z if self.layer.activation is None else self.layer.activation(z)
 
     def linear(self, inputs, kernel, bias=None):
         """Returns `z`, computed as the layer computes it."""
@@ -85,3 +112,8 @@ class Block:
             bias: whether the bias takes part (a column of ones).
         """
         raise NotImplementedError
+
+
+def working_dtype(dtype):
+    """Returns the dtype for Gram matrices and solves: at least float32."""
+    return dtype if dtype == tf.float64 else tf.float32

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_proxprop.blocks import correlation
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.rows import MatrixRows, Rows, border, size
+from keras_proxprop.blocks.rows import GroupedRows, MatrixRows, Rows, border, size
 
 # An axis of unknown length is taken to have so many pixels where costs are compared.
 _NOMINAL = 64
@@ -18,6 +18,9 @@ _NOMINAL = 64
 # matrix product, and how much slower a correlation makes one multiply-add.
 _WRITE = 100
 _CORRELATION_WEIGHT = 2
+# Patches of several groups are written out for the whole batch at once where one image's are
+# no more numbers than this.
+_PATCH_NUMBERS = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Geometry:
     strides: tuple
     dilation: tuple
     padding: str
+
+    @classmethod
+    def of(cls, layer):
+        return cls(layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
 
     def convolve(self, images, kernel):
         padding = self.padding
@@ -40,6 +47,17 @@ class Geometry:
             kernel,
             strides=list(self.strides),
             padding=padding,
+            dilation_rate=self.dilation,
+            data_format="channels_last",
+        )
+
+    def convolve_channels(self, images, kernel):
+        """Convolves every channel with filters of its own."""
+        return keras.ops.depthwise_conv(
+            images,
+            kernel,
+            strides=self.strides,
+            padding=self.padding,
             dilation_rate=self.dilation,
             data_format="channels_last",
         )
@@ -66,30 +84,34 @@ class Geometry:
 
 
 class ConvolutionBlock(Block):
-    """`Conv1D/2D/3D`, channels last: `z = conv(inputs, kernel) + bias`."""
+    """`Conv1D/2D/3D`, channels last: `z = conv(inputs, kernel) + bias`.
+
+    With several groups every group of filters is a problem of its own, on its own channels.
+    """
 
     layer_classes = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
     def __init__(self, layer):
         super().__init__(layer)
-        self.geometry = Geometry(
-            layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding
-        )
+        self._windows = self.geometry = Geometry.of(layer)
+        if layer.groups > 1:
+            # Their columns stand group by group, not layer by layer.
+            self.geometry = type(self), id(layer)
 
     @classmethod
     def reason_against(cls, layer):
         if layer.data_format != "channels_last":
             return f"data_format is {layer.data_format!r}"
-        if layer.groups != 1:
-            return f"grouped convolution (groups={layer.groups})"
         return super().reason_against(layer)
 
     def linear(self, inputs, kernel, bias=None):
-        z = self.geometry.convolve(inputs, kernel)
+        z = self._windows.convolve(inputs, kernel)
         return z if bias is None else keras.ops.add(z, bias)
 
     def rows(self, inputs, bias):
-        return ConvolutionRows(inputs, self.geometry, bias)
+        if self.layer.groups > 1:
+            return GroupedConvolutionRows(inputs, self._windows, self.layer.groups, bias)
+        return ConvolutionRows(inputs, self._windows, bias)
 
 
 class ConvolutionRows(Rows):
@@ -120,7 +142,7 @@ class ConvolutionRows(Rows):
         return size(self.images, 0) * math.prod(self.grid)
 
     def multiply(self, direction):
-        product = self.geometry.convolve(self.images, self._filters(direction[0]))
+        product = self._convolve(self.images, self._filters(direction[0]))
         product = tf.reshape(product, [-1, product.shape[-1]])
         return product + direction[1] if self.bias else product
 
@@ -142,19 +164,30 @@ class ConvolutionRows(Rows):
         return border(gram, sums, tf.cast(self.count, self.dtype))
 
     def gram_in_float64(self):
-        """Adds the Gram matrices of one image after the other: little memory, and under XLA
-        little code, for what is rarely needed."""
+        return self._add_over_images(lambda rows, _: [rows.gram()])[0]
 
-        def one(image):
-            image = tf.cast(image, tf.float64)[None]
-            return ConvolutionRows(image, self.geometry, self.bias).matrix().gram()
+    def multiply_transposed_in_float64(self, d):
+        return self._add_over_images(lambda rows, d: rows.multiply_transposed(d), d)
 
-        zero = tf.zeros([self.features, self.features], tf.float64)
-        return tf.while_loop(
-            lambda i, _: i < tf.shape(self.images)[0],
-            lambda i, gram: (i + 1, gram + one(self.images[i])),
-            (tf.constant(0), zero),
-        )[1]
+    def _add_over_images(self, function, d=None, dtype=tf.float64):
+        """Returns the sum of `function(patches, d)` over the images, in float64 unless told.
+
+        One image after the other: little memory, and under XLA little code, for what is
+        rarely needed.
+        """
+        if d is not None:
+            d = tf.reshape(d, [-1, math.prod(self.grid), d.shape[-1]])
+
+        def one(i):
+            patches = self._written_out(tf.cast(self.images[i][None], dtype))
+            return function(patches, None if d is None else tf.cast(d[i], dtype))
+
+        def add(i, *sums):
+            return (i + 1, *(total + term for total, term in zip(sums, one(i))))
+
+        zeros = [tf.zeros(term.shape, dtype) for term in one(0)]
+        count = tf.shape(self.images)[0]
+        return tf.while_loop(lambda i, *_: i < count, add, (0, *zeros))[1:]
 
     def matrix(self):
         g = self.geometry
@@ -168,23 +201,27 @@ class ConvolutionRows(Rows):
         patches = slices[0] if len(slices) == 1 else tf.concat(slices, axis=-1)
         return MatrixRows(tf.reshape(patches, [-1, patches.shape[-1]]), self.bias)
 
-    def cast(self, dtype):
-        """Returns the same rows in another dtype."""
-        return ConvolutionRows(tf.cast(self.images, dtype), self.geometry, self.bias)
-
     def _filters(self, kernel):
-        channels = [self.images.shape[-1], kernel.shape[-1]]
+        channels = [self.images.shape[-1] // self.groups, kernel.shape[-1]]
         return tf.reshape(kernel, list(self.geometry.kernel_size) + channels)
+
+    def _written_out(self, images):
+        """Returns the patches of some of the images, or of all, written out."""
+        return ConvolutionRows(images, self.geometry, self.bias).matrix()
+
+    def _convolve(self, images, kernel):
+        return self.geometry.convolve(images, kernel)
 
     def _correlate(self, images, d):
         """Returns `Σ_p patch(p) d(p)ᵀ` over the windows of `images`, `[n, columns]`."""
         columns = d.shape[-1]
-        patch = math.prod(self.geometry.kernel_size) * images.shape[-1]
+        channels = images.shape[-1] // self.groups
+        patch = math.prod(self.geometry.kernel_size) * channels
         kernel = tf.zeros([patch, columns], images.dtype)
         d = tf.reshape(d, [-1] + self.grid + [columns])
         with tf.GradientTape() as tape:
             tape.watch(kernel)
-            z = self.geometry.convolve(images, self._filters(kernel))
+            z = self._convolve(images, self._filters(kernel))
         return tape.gradient(z, kernel, output_gradients=d)
 
     def _paddings(self):
@@ -264,3 +301,31 @@ class ConvolutionRows(Rows):
 
     def _nominal_lengths(self):
         return [n or _NOMINAL for n in self.images.shape[1:-1]]
+
+
+class GroupedConvolutionRows(ConvolutionRows):
+    """The patches of every group of channels: a small problem each, on its own filters."""
+
+    def __init__(self, images, geometry, groups, bias):
+        super().__init__(images, geometry, bias)
+        self.groups = groups
+        self.features = (self.features - int(bias)) // groups + int(bias)
+        self.gram_cost = groups * self.features**2
+
+    def gram(self):
+        if self.per_item * self.groups * self.features <= _PATCH_NUMBERS:
+            return self._written_out(self.images).gram()
+        return self._add_over_images(lambda rows, _: [rows.gram()], dtype=self.dtype)[0]
+
+    def _written_out(self, images):
+        taps, channels = math.prod(self.geometry.kernel_size), images.shape[-1] // self.groups
+        patches = ConvolutionRows(images, self.geometry, bias=False).matrix().x
+        patches = tf.reshape(patches, [-1, taps, self.groups, channels])
+        patches = tf.transpose(patches, [2, 0, 1, 3])
+        return GroupedRows(tf.reshape(patches, [self.groups, -1, taps * channels]), self.bias)
+
+    def _convolve(self, images, kernel):
+        if self.groups < images.shape[-1]:
+            return super()._convolve(images, kernel)
+        kernel = tf.reshape(kernel, [*self.geometry.kernel_size, self.groups, -1])
+        return self.geometry.convolve_channels(images, kernel)

@@ -21,11 +21,16 @@ class Rows:
         gram_cost: multiply-adds of `gram()` per row.
         matrix_cost: what `matrix()` costs per row, in multiply-adds.
         choose_at_run_time: whether the products run as fast inside of control flow.
+        groups: into how many equal runs the output columns fall, each with a matrix `A` of its
+            own; Gram matrices are then `[groups, features, features]`.
+        closed_form: whether the problem is solved by these rows' own `solve`.
     """
 
     per_item = 1
     matrix_cost = 0.0
     choose_at_run_time = True
+    groups = 1
+    closed_form = False
 
     def __init__(self, bias, features, dtype):
         self.bias = bias
@@ -53,9 +58,40 @@ class Rows:
         """Returns `AᵀA` in float64."""
         raise NotImplementedError
 
+    def multiply_transposed_in_float64(self, d):
+        """Returns `Aᵀ D` in float64."""
+        return self.cast(tf.float64).multiply_transposed(tf.cast(d, tf.float64))
+
     def matrix(self):
         """Returns these rows written out, as a `MatrixRows`."""
         raise NotImplementedError
+
+    def cast(self, dtype):
+        """Returns the same rows in another dtype."""
+        raise NotImplementedError
+
+    def solve(self, d, tau, rest=None):
+        """Does what a `Solver` does, where there is a closed form."""
+        raise NotImplementedError
+
+    def by_group(self, matrix):
+        """Returns `[n, columns]` as `[groups, n, columns of one]`; as it is if one group."""
+        if self.groups == 1:
+            return matrix
+        parts = tf.reshape(matrix, [size(matrix, 0), self.groups, -1])
+        return tf.transpose(parts, [1, 0, 2])
+
+    def side_by_side(self, parts):
+        """Undoes `by_group`."""
+        if self.groups == 1:
+            return parts
+        columns = self.groups * parts.shape[-1]
+        return tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1, columns])
+
+    @staticmethod
+    def stack(parts):
+        """Returns the rows of several calls of one layer as one problem."""
+        return StackedRows(parts)
 
 
 class MatrixRows(Rows):
@@ -105,8 +141,40 @@ class MatrixRows(Rows):
         return self
 
     def cast(self, dtype):
-        """Returns the same rows in another dtype."""
         return MatrixRows(tf.cast(self.x, dtype), self.bias)
+
+
+class GroupedRows(Rows):
+    """Rows of many small problems, written out: a matrix of `[count, n]` for every group of
+    output columns, and ones where there is a bias; `x` is `[groups, count, n]`."""
+
+    def __init__(self, x, bias):
+        super().__init__(bias, x.shape[-1] + int(bias), x.dtype)
+        self.x = x
+        self.groups = x.shape[0]
+        self.gram_cost = self.groups * self.features**2
+
+    @property
+    def count(self):
+        return size(self.x, 1)
+
+    def multiply(self, direction):
+        product = self.side_by_side(tf.matmul(self.x, self.by_group(direction[0])))
+        return product + direction[1] if self.bias else product
+
+    def multiply_transposed(self, d):
+        kernel = self.side_by_side(tf.matmul(self.x, self.by_group(d), transpose_a=True))
+        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+
+    def gram(self):
+        a = tf.concat([self.x, tf.ones_like(self.x[..., :1])], -1) if self.bias else self.x
+        return tf.matmul(a, a, transpose_a=True)
+
+    def gram_in_float64(self):
+        return self.cast(tf.float64).gram()
+
+    def cast(self, dtype):
+        return GroupedRows(tf.cast(self.x, dtype), self.bias)
 
 
 class StackedRows(Rows):
@@ -116,6 +184,7 @@ class StackedRows(Rows):
         first = parts[0]
         super().__init__(first.bias, first.features, first.dtype)
         self.parts = parts
+        self.groups = first.groups
         self.per_item = sum(part.per_item for part in parts)
         self.gram_cost = max(part.gram_cost for part in parts)
         self.matrix_cost = max(part.matrix_cost for part in parts)
@@ -129,8 +198,14 @@ class StackedRows(Rows):
         return tf.concat([part.multiply(direction) for part in self.parts], 0)
 
     def multiply_transposed(self, d):
+        return self._add_products("multiply_transposed", d)
+
+    def multiply_transposed_in_float64(self, d):
+        return self._add_products("multiply_transposed_in_float64", d)
+
+    def _add_products(self, name, d):
         pieces = tf.split(d, [part.count for part in self.parts], axis=0)
-        products = [part.multiply_transposed(piece) for part, piece in zip(self.parts, pieces)]
+        products = [getattr(part, name)(piece) for part, piece in zip(self.parts, pieces)]
         return [tf.add_n(terms) for terms in zip(*products)]
 
     def gram(self):
@@ -138,10 +213,6 @@ class StackedRows(Rows):
 
     def gram_in_float64(self):
         return tf.add_n([part.gram_in_float64() for part in self.parts])
-
-    def cast(self, dtype):
-        """Returns the same rows in another dtype."""
-        return StackedRows([part.cast(dtype) for part in self.parts])
 
     def matrix(self):
         return MatrixRows(tf.concat([p.matrix().x for p in self.parts], 0), self.bias)

@@ -18,6 +18,8 @@ class Auto(Solver):
     """Chooses primal, dual or CG for every layer by the count in `cost`."""
 
     def solve(self, rows, d, tau, rest=None):
+        if rows.closed_form:
+            return rows.solve(d, tau, rest)
         return cost.cheapest(
             rows,
             lambda count: costs(rows, d.shape[-1], count),
@@ -29,6 +31,8 @@ class Auto(Solver):
         )
 
     def choose(self, rows, columns):
+        if rows.closed_form:
+            return cost.closed_form(rows, columns)
         prices = costs(rows, columns, rows.count)
         form = min(prices, key=prices.get)
         if form == "cg":

@@ -5,8 +5,10 @@ import tensorflow as tf
 # Measured on two cores against a matrix product's multiply-adds: the inverse of a Cholesky
 # factor takes as long as so many n³.
 _FACTORIZE = 4
-# Batch sizes that a choice must suit where the batch size is unknown at trace time.
-_BATCH_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
+# Batch sizes that a choice must suit where the batch size is unknown at trace time, and the
+# one that decides where it cannot be made at run time.
+_BATCH_SIZES = (8, 32, 64, 128, 512, 2048, 8192, 32768)
+_TYPICAL = _BATCH_SIZES.index(64)
 
 
 def backpropagation(rows, columns, count):
@@ -17,17 +19,24 @@ def backpropagation(rows, columns, count):
 def exact(rows, columns, count):
     """Returns `{form: cost}` of the exact step beyond the layer's backpropagation.
 
+    Problems that split into many small ones are solved in primal form only.
+
     Args:
         rows: `Rows`.
         columns: number of output columns.
         count: number of rows, a number or a float tensor.
     """
     features = rows.features
+    primal = count * rows.gram_cost + rows.groups * _solve(features, columns / rows.groups)
+    if rows.groups > 1:
+        return {"primal": primal}
     outer = count * rows.matrix_cost + count**2 * features
-    return {
-        "primal": count * rows.gram_cost + _solve(features, columns),
-        "dual": outer + _solve(count, min(columns, features)),
-    }
+    return {"primal": primal, "dual": outer + _solve(count, min(columns, features))}
+
+
+def closed_form(rows, columns):
+    """Returns `(form, cost)` of rows that have a closed form."""
+    return "closed", 2.0 * rows.count * rows.features * columns
 
 
 def possible_counts(rows):
@@ -40,9 +49,10 @@ def possible_counts(rows):
 def cheapest(rows, costs, branches):
     """Runs the cheapest branch.
 
-    Where the batch size is unknown and no branch is the cheapest at every usual one, the
-    choice is made at run time, by the same count. Under XLA shapes are known when it
-    compiles, and only the chosen branch is compiled.
+    Where the batch size is unknown and no branch is the cheapest at every one, the choice
+    is made at run time, by the same count. Under XLA shapes are known when it compiles, and
+    only the chosen branch is compiled. Rows that run slower inside of control flow take
+    what is cheapest at a typical batch size.
 
     Args:
         rows: `Rows`.
@@ -53,7 +63,7 @@ def cheapest(rows, costs, branches):
     if len(set(best)) == 1:
         return branches[best[0]]()
     if not rows.choose_at_run_time:
-        return branches[best[len(best) // 2]]()
+        return branches[best[_TYPICAL]]()
     names = [name for name in branches if name in best]
     prices = costs(tf.cast(rows.count, tf.float32))
     index, lowest = tf.constant(0), prices[names[0]]

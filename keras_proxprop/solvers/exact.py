@@ -7,6 +7,9 @@ from keras_proxprop.solvers import cost
 from keras_proxprop.solvers.factorization import with_inverse
 from keras_proxprop.solvers.solver import Solver
 
+# Columns that are solved at once in float64.
+_COLUMNS = 512
+
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
 class Exact(Solver):
@@ -43,7 +46,9 @@ class Exact(Solver):
         self.form = form
 
     def solve(self, rows, d, tau, rest=None):
-        if self.form == "primal":
+        if rows.closed_form:
+            return rows.solve(d, tau, rest)
+        if self.form == "primal" or rows.groups > 1:
             return primal(rows, d, tau, rest)
         if self.form == "dual":
             return dual(rows, d, tau, rest)
@@ -57,8 +62,10 @@ class Exact(Solver):
         )
 
     def choose(self, rows, columns):
+        if rows.closed_form:
+            return cost.closed_form(rows, columns)
         costs = cost.exact(rows, columns, rows.count)
-        form = min(costs, key=costs.get) if self.form == "auto" else self.form
+        form = self.form if self.form in costs else min(costs, key=costs.get)
         return form, costs[form]
 
     def get_config(self):
@@ -70,18 +77,29 @@ def primal(rows, d, tau, rest=None):
     # Not inside of the branches: see `Rows.choose_at_run_time`.
     gradient = add(rows.multiply_transposed(d), rest)
 
-    def direction(inverse, rows, d, tau, rest):
-        parts = gradient
-        if d.dtype != gradient[0].dtype:
-            parts = add(rows.multiply_transposed(d), rest)
+    def direction(inverse, parts):
+        right = rows.by_group(tf.concat(parts, axis=0))
         sizes = [part.shape[0] for part in parts]
-        return tf.split(inverse(tf.concat(parts, axis=0)), sizes, axis=0)
+        return tf.split(rows.side_by_side(inverse(right)), sizes, axis=0)
 
-    return _solve(direction, rows.gram(), rows.gram_in_float64, rows, d, tau, rest)
+    def in_float64(inverse):
+        # What rounding leaves of AᵀD outside of the range of Aᵀ is multiplied by τ.
+        rest64 = None if rest is None else [tf.cast(part, tf.float64) for part in rest]
+        parts = add(rows.multiply_transposed_in_float64(d), rest64)
+        return [tf.cast(part, d.dtype) for part in direction(inverse, parts)]
+
+    return with_inverse(
+        rows.gram(),
+        rows.gram_in_float64,
+        1 / tau,
+        lambda inverse: direction(inverse, gradient),
+        in_float64,
+    )
 
 
 def dual(rows, d, tau, rest=None):
     """P = Aᵀ (AAᵀ + I/τ)⁻¹ (D - τ A rest) + τ rest"""
+    rows = rows.matrix()
 
     def direction(inverse, rows, d, tau, rest):
         if rest is not None:
@@ -96,26 +114,21 @@ def dual(rows, d, tau, rest=None):
             p.append(tf.matmul(a[:, -1:], d, transpose_a=True))
         return add(p, rest)
 
-    rows = rows.matrix()
-    return _solve(direction, rows.outer(), rows.outer_in_float64, rows, d, tau, rest)
-
-
-def _solve(direction, gram, gram_in_float64, rows, d, tau, rest):
-    """Returns `direction(inverse, ...)`, all of it in float64 where float32 does not do.
-
-    There the right side and the products count too: what rounding leaves of them outside of
-    the range of `A` is multiplied by τ.
-    """
-
     def in_float64(inverse):
-        rest64 = None if rest is None else [tf.cast(part, tf.float64) for part in rest]
-        tau64 = tf.cast(tau, tf.float64)
-        p = direction(inverse, rows.cast(tf.float64), tf.cast(d, tf.float64), tau64, rest64)
-        return [tf.cast(part, d.dtype) for part in p]
+        # The last product too: in it cancels what rounding adds to K⁻¹ D. A few columns at a
+        # time: XLA sets memory aside for this branch whether or not it is taken.
+        pieces = []
+        for start in range(0, d.shape[-1], _COLUMNS):
+            columns = (..., slice(start, start + _COLUMNS))
+            rest64 = rest and [tf.cast(part[columns], tf.float64) for part in rest]
+            d64, tau64 = tf.cast(d[columns], tf.float64), tf.cast(tau, tf.float64)
+            p = direction(inverse, rows.cast(tf.float64), d64, tau64, rest64)
+            pieces.append([tf.cast(part, d.dtype) for part in p])
+        return [tf.concat(parts, axis=-1) for parts in zip(*pieces)]
 
     return with_inverse(
-        gram,
-        gram_in_float64,
+        rows.outer(),
+        rows.outer_in_float64,
         1 / tau,
         lambda inverse: direction(inverse, rows, d, tau, rest),
         in_float64,

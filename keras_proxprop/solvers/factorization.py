@@ -25,7 +25,7 @@ def with_inverse(gram, gram_in_float64, shift, use, use_in_float64):
     What is not finite stays so: loss scaling relies on it.
 
     Args:
-        gram: symmetric positive semidefinite `G`, `[n, n]`.
+        gram: symmetric positive semidefinite `G`, `[n, n]`, or a stack of such.
         gram_in_float64: function that returns `G` in float64.
         shift: positive scalar tensor.
         use: function of `inverse` that returns a list of tensors.
@@ -62,18 +62,18 @@ def _inverse_factor(gram, shift, damping=0.0, halvings=_HALVINGS):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted."""
     diagonal = tf.linalg.diag_part(gram) + shift
     scale = tf.math.rsqrt(diagonal)
-    unit = gram * scale[:, None] * scale[None, :]
+    unit = gram * scale[..., :, None] * scale[..., None, :]
     unit = tf.linalg.set_diag(unit, tf.ones_like(diagonal) + damping)
     inverse = _inverse_cholesky(unit, halvings)
     pivots_inverted = tf.linalg.diag_part(inverse) ** 2
     # A failed factorization is NaN, for which this is false.
     trusted = tf.reduce_all(pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype])
-    return inverse * scale[None, :], trusted
+    return inverse * scale[..., None, :], trusted
 
 
 def _inverse_cholesky(matrix, halvings):
     """Returns the inverse of the Cholesky factor."""
-    n = size(matrix, 0)
+    n = size(matrix, -1)
     if isinstance(n, int):
         return _by_halves(matrix, halvings if n > _LEAF else 0)
     if halvings == 0:
@@ -83,23 +83,23 @@ def _inverse_cholesky(matrix, halvings):
 
 
 def _by_halves(matrix, halvings):
-    n = size(matrix, 0)
+    n = size(matrix, -1)
     if halvings == 0:
-        identity = tf.eye(n, dtype=matrix.dtype)
+        identity = tf.eye(n, batch_shape=matrix.shape[:-2], dtype=matrix.dtype)
         return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
     half = n // 2
-    first = _by_halves(matrix[:half, :half], halvings - 1)
-    below = tf.matmul(matrix[half:, :half], first, transpose_b=True)
-    schur = matrix[half:, half:] - tf.matmul(below, below, transpose_b=True)
+    first = _by_halves(matrix[..., :half, :half], halvings - 1)
+    below = tf.matmul(matrix[..., half:, :half], first, transpose_b=True)
+    schur = matrix[..., half:, half:] - tf.matmul(below, below, transpose_b=True)
     second = _by_halves(schur, halvings - 1)
     corner = -tf.matmul(second, tf.matmul(below, first))
-    top = tf.pad(first, [[0, 0], [0, n - half]])
-    return tf.concat([top, tf.concat([corner, second], axis=1)], axis=0)
+    top = tf.pad(first, [[0, 0]] * (len(first.shape) - 1) + [[0, n - half]])
+    return tf.concat([top, tf.concat([corner, second], axis=-1)], axis=-2)
 
 
 def _apply(factor, right):
     """Returns `WᵀW right`."""
-    n, columns = right.shape
+    n, columns = right.shape[-2:]
     if n is not None and columns < n:
         return tf.matmul(factor, tf.matmul(factor, right), transpose_a=True)
     return tf.matmul(tf.matmul(factor, factor, transpose_a=True), right)

@@ -1,0 +1,37 @@
+"""Depthwise convolutions: every input channel is a small problem of its own."""
+
+import keras
+
+from keras_proxprop.blocks.base import Block
+from keras_proxprop.blocks.convolution import Geometry, GroupedConvolutionRows
+
+
+class DepthwiseBlock(Block):
+    """`DepthwiseConv1D/2D`, channels last."""
+
+    layer_classes = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+    kernel_name = "kernel"
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        # Their columns stand channel by channel, not layer by layer.
+        self.geometry = type(self), id(layer)
+
+    @classmethod
+    def reason_against(cls, layer):
+        if layer.data_format != "channels_last":
+            return f"data_format is {layer.data_format!r}"
+        return super().reason_against(layer)
+
+    @property
+    def columns(self):
+        *_, channels, multiplier = getattr(self.layer, self.kernel_name).shape
+        return channels * multiplier
+
+    def linear(self, inputs, kernel, bias=None):
+        z = Geometry.of(self.layer).convolve_channels(inputs, kernel)
+        return z if bias is None else keras.ops.add(z, bias)
+
+    def rows(self, inputs, bias):
+        geometry, channels = Geometry.of(self.layer), inputs.shape[-1]
+        return GroupedConvolutionRows(inputs, geometry, channels, bias)

@@ -1,0 +1,152 @@
+"""EinsumDense, and the projections of attention layers: a Dense with its axes named."""
+
+import dataclasses
+import math
+import string
+
+import keras
+import tensorflow as tf
+
+from keras_proxprop.blocks.base import Block
+from keras_proxprop.blocks.rows import GroupedRows, MatrixRows
+
+
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """The letters of an einsum equation, and the parts that they play.
+
+    Attributes:
+        inputs, kernel, outputs: the equation, ellipses written out.
+        rows: letters of the inputs and outputs: every index is a row of `A`.
+        features: letters of the inputs and the kernel, which are summed over.
+        groups: letters of all three: every index is a problem of its own.
+        columns: letters of the kernel and the outputs.
+    """
+
+    inputs: str
+    kernel: str
+    outputs: str
+
+    @classmethod
+    def of(cls, layer):
+        """Returns the axes of a built `EinsumDense`."""
+        left, outputs = layer.equation.replace(" ", "").split("->")
+        inputs, kernel = left.split(",")
+        elided = layer.input_spec.ndim - len(inputs.replace("...", ""))
+        unused = [c for c in string.ascii_letters if c not in layer.equation]
+        letters = "".join(unused[:elided])
+        return cls(*(part.replace("...", letters) for part in (inputs, kernel, outputs)))
+
+    @property
+    def rows(self):
+        return self._letters(self.inputs, True, False, True)
+
+    @property
+    def features(self):
+        return self._letters(self.inputs, True, True, False)
+
+    @property
+    def groups(self):
+        return self._letters(self.outputs, True, True, True)
+
+    @property
+    def columns(self):
+        return self._letters(self.outputs, False, True, True)
+
+    def _letters(self, order, inputs, kernel, outputs):
+        parts = {self.inputs: inputs, self.kernel: kernel, self.outputs: outputs}
+        return "".join(c for c in order if all((c in p) == held for p, held in parts.items()))
+
+
+class EinsumDenseBlock(Block):
+    """`keras.layers.EinsumDense`: `z = einsum(equation, inputs, kernel) + bias`.
+
+    A bias along other axes than the kernel's steps explicitly.
+    """
+
+    layer_classes = (keras.layers.EinsumDense,)
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.axes = axes = Axes.of(layer)
+        self.geometry = type(self), axes.inputs, axes.rows, axes.features
+        if axes.groups:
+            # Their columns stand group by group, not layer by layer.
+            self.geometry += (id(layer),)
+        biased = set(layer.bias_axes or "")
+        self._bias_fits = biased == set(axes.groups + axes.columns)
+
+    @classmethod
+    def reason_against(cls, layer):
+        why = super().reason_against(layer)
+        if why is None:
+            axes = Axes.of(layer)
+            if set(axes.kernel) != set(axes.features + axes.groups + axes.columns):
+                why = "its equation sums the kernel by itself"
+        return why
+
+    @property
+    def weights(self):
+        return super().weights if self._bias_fits else [self.layer._kernel]
+
+    @property
+    def columns(self):
+        axes = self.axes
+        return math.prod(self._length(c) for c in axes.groups + axes.columns)
+
+    def values(self):
+        return super().values() if self._bias_fits else [self.layer.kernel]
+
+    def linear(self, inputs, kernel, bias=None):
+        z = keras.ops.einsum(self.layer.equation, inputs, kernel)
+        return z if bias is None else keras.ops.add(z, bias)
+
+    def finish(self, z):
+        bias = self.layer.bias
+        return super().finish(z if bias is None or self._bias_fits else z + bias)
+
+    def rows(self, inputs, bias):
+        axes = self.axes
+        order = axes.groups + axes.rows + axes.features
+        x = tf.einsum(f"{axes.inputs}->{order}", inputs)
+        features = math.prod(map(self._length, axes.features))
+        lengths = inputs.shape.as_list()
+        if axes.groups:
+            groups = math.prod(map(self._length, axes.groups))
+            rows = GroupedRows(tf.reshape(x, [groups, -1, features]), bias)
+        else:
+            rows = MatrixRows(tf.reshape(x, [-1, features]), bias)
+        others = [lengths[axes.inputs.index(c)] for c in axes.rows if c != axes.inputs[0]]
+        rows.per_item = math.prod(n or 1 for n in others)
+        return rows
+
+    def outputs_as_matrix(self, z):
+        axes = self.axes
+        return self._matrix(z, axes.outputs, axes.rows + axes.groups + axes.columns)
+
+    def weight_as_matrix(self, weight, value):
+        letters, order = self._orders(weight)
+        if weight is self.layer.bias:
+            value = tf.reshape(value, [self._length(c) for c in letters])
+        return self._matrix(value, letters, order)
+
+    def matrix_as_weight(self, weight, part):
+        letters, order = self._orders(weight)
+        part = tf.reshape(part, [self._length(c) for c in order])
+        part = tf.transpose(part, [order.index(c) for c in letters])
+        return tf.reshape(part, weight.shape)
+
+    def _orders(self, weight):
+        """Returns the letters of a weight's axes, and these as `A`'s columns and `z`'s."""
+        axes = self.axes
+        columns = axes.groups + axes.columns
+        if weight is self.layer.bias:
+            return "".join(c for c in axes.outputs if c in columns), columns
+        return axes.kernel, axes.features + columns
+
+    def _matrix(self, value, letters, order):
+        value = tf.transpose(value, [letters.index(c) for c in order])
+        return tf.reshape(value, [-1, self.columns])
+
+    def _length(self, letter):
+        return self.layer._kernel.shape[self.axes.kernel.index(letter)]

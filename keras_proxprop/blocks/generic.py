@@ -1,0 +1,122 @@
+"""Any layer that is linear in its weights, by automatic differentiation."""
+
+import math
+
+import tensorflow as tf
+
+from keras_proxprop.blocks.base import Block, working_dtype
+from keras_proxprop.blocks.rows import MatrixRows, Rows, size
+from keras_proxprop.blocks.stateless import Run, product
+
+
+class GenericBlock(Block):
+    """A layer whose outputs are linear in all of its trainable weights at once.
+
+    Nothing is known of it but its `call`, which takes a tensor and returns one: all of its
+    weights are one column of one problem, and the products with `A` and `Aᵀ` are its
+    forward pass and its gradient. Meant for conjugate gradients; the exact step makes
+    a forward pass per number in its weights.
+    """
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.geometry = type(self), id(layer)
+
+    @classmethod
+    def reason_against(cls, layer):
+        return None if layer.trainable_weights else "frozen"
+
+    @property
+    def weights(self):
+        return self.layer.trainable_weights
+
+    @property
+    def columns(self):
+        return 1
+
+    def solves_for(self, weights):
+        return len(weights) == len(self.weights)
+
+    def call(self, note, inputs, **kwargs):
+        run = Run(self.layer, self.weights, kwargs)
+        values = [tf.convert_to_tensor(w) for w in self.weights]
+        z = product(run, inputs, values)
+        run.update()
+        return note(inputs, z)
+
+    def rows(self, inputs, bias):
+        return GenericRows(self, inputs)
+
+
+class GenericRows(Rows):
+    """The Jacobian of a layer that is linear in its weights, known by its products."""
+
+    def __init__(self, block, inputs):
+        self._block, self._inputs = block, inputs
+        self._shapes = [w.shape for w in block.weights]
+        self._run = Run(block.layer, block.weights)
+        features = sum(map(math.prod, self._shapes))
+        super().__init__(False, features, working_dtype(inputs.dtype))
+        # Affine, if anything: what the weights do not reach is taken off.
+        self._offset = self._outputs([tf.zeros(s, self.dtype) for s in self._shapes])
+        items = size(inputs, 0)
+        if isinstance(items, int) and isinstance(self.count, int):
+            self.per_item = self.count // items
+        self.gram_cost = 2.0 * self.features**2
+        self.matrix_cost = 2.0 * self.features**2
+
+    @property
+    def count(self):
+        return size(self._offset, 0)
+
+    def _outputs(self, values):
+        return tf.cast(tf.reshape(self._run(self._inputs, *values), [-1, 1]), self.dtype)
+
+    def multiply(self, direction):
+        values = [tf.reshape(p, shape) for p, shape in zip(direction, self._shapes)]
+        return self._outputs(values) - self._offset
+
+    def multiply_transposed(self, d):
+        values = [tf.zeros(shape, self.dtype) for shape in self._shapes]
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            z = self._outputs(values)
+        gradients = tape.gradient(z, values, d, unconnected_gradients="zero")
+        return [tf.reshape(g, [-1, 1]) for g in gradients]
+
+    def matrix(self):
+        sizes = [math.prod(shape) for shape in self._shapes]
+
+        def column(unit):
+            return self.multiply(tf.split(unit[:, None], sizes))[:, 0]
+
+        columns = tf.map_fn(column, tf.eye(self.features, dtype=self.dtype))
+        return JacobianRows(tf.transpose(columns), sizes)
+
+    def gram(self):
+        return self.matrix().gram()
+
+    def gram_in_float64(self):
+        return self.matrix().gram_in_float64()
+
+    def cast(self, dtype):
+        """Returns these rows written out in another dtype: the layer's own is what it is."""
+        return self.matrix().cast(dtype)
+
+
+class JacobianRows(MatrixRows):
+    """The same, written out: `sizes` tells which of the columns belong to which weight."""
+
+    def __init__(self, x, sizes):
+        super().__init__(x, bias=False)
+        self._sizes = sizes
+
+    def multiply(self, direction):
+        return super().multiply([tf.concat(direction, axis=0)])
+
+    def multiply_transposed(self, d):
+        return tf.split(super().multiply_transposed(d)[0], self._sizes)
+
+    def cast(self, dtype):
+        """Returns the same rows in another dtype."""
+        return JacobianRows(tf.cast(self.x, dtype), self._sizes)
