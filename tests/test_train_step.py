@@ -210,16 +210,14 @@ def test_directions_may_be_clipped_and_scaled_on_their_way():
 
 
 def test_a_model_without_supported_layers_trains_explicitly_with_one_warning():
-    def embedding():
+    def recurrent():
         keras.utils.set_random_seed(0)
-        return keras.Sequential(
-            [keras.layers.Embedding(9, 4), keras.layers.LSTM(3), keras.layers.Dense(2)]
-        )
+        return keras.Sequential([keras.layers.LSTM(3), keras.layers.Dense(2)])
 
-    x, y = np.random.default_rng(0).integers(9, size=(24, 6)), data()[1]
+    x, y = np.random.default_rng(0).normal(size=(24, 6, 4)), data()[1]
     models = []
     for optimizer in (ProxProp(), keras.optimizers.Adam()):
-        models.append(model := embedding())
+        models.append(model := recurrent())
         model.compile(optimizer=optimizer, loss="mse", jit_compile=False)
         if len(models) == 1:
             with pytest.warns(UserWarning, match="No layer of model") as caught:
