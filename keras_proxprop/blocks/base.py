@@ -29,6 +29,8 @@ class Block:
     @classmethod
     def reason_against(cls, layer):
         """Returns why `layer` must step explicitly, or `None` where it need not."""
+        if getattr(layer, "data_format", "channels_last") != "channels_last":
+            return f"data_format is {layer.data_format!r}"
         if getattr(layer, "lora_enabled", False):
             return "LoRA is enabled"
         if getattr(layer, "quantization_mode", None) is not None:

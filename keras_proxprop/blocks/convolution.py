@@ -98,12 +98,6 @@ class ConvolutionBlock(Block):
             # Their columns stand group by group, not layer by layer.
             self.geometry = type(self), id(layer)
 
-    @classmethod
-    def reason_against(cls, layer):
-        if layer.data_format != "channels_last":
-            return f"data_format is {layer.data_format!r}"
-        return super().reason_against(layer)
-
     def linear(self, inputs, kernel, bias=None):
         z = self._windows.convolve(inputs, kernel)
         return z if bias is None else keras.ops.add(z, bias)

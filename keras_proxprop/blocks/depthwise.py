@@ -17,12 +17,6 @@ class DepthwiseBlock(Block):
         # Their columns stand channel by channel, not layer by layer.
         self.geometry = type(self), id(layer)
 
-    @classmethod
-    def reason_against(cls, layer):
-        if layer.data_format != "channels_last":
-            return f"data_format is {layer.data_format!r}"
-        return super().reason_against(layer)
-
     @property
     def columns(self):
         *_, channels, multiplier = getattr(self.layer, self.kernel_name).shape

@@ -20,12 +20,6 @@ class SeparableBlock(Block):
         super().__init__(layer)
         self._parts = [DepthwisePart(layer), PointwisePart(layer)]
 
-    @classmethod
-    def reason_against(cls, layer):
-        if layer.data_format != "channels_last":
-            return f"data_format is {layer.data_format!r}"
-        return super().reason_against(layer)
-
     @property
     def parts(self):
         return self._parts

@@ -23,12 +23,6 @@ class TransposedConvolutionBlock(Block):
         names = ("kernel_size", "strides", "dilation_rate", "padding", "output_padding")
         self.geometry = type(self), *(getattr(layer, name) for name in names)
 
-    @classmethod
-    def reason_against(cls, layer):
-        if layer.data_format != "channels_last":
-            return f"data_format is {layer.data_format!r}"
-        return super().reason_against(layer)
-
     @property
     def columns(self):
         return self.layer.filters
