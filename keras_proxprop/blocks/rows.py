@@ -56,7 +56,7 @@ class Rows:
 
     def gram_in_float64(self):
         """Returns `AᵀA` in float64."""
-        raise NotImplementedError
+        return self.cast(tf.float64).gram()
 
     def multiply_transposed_in_float64(self, d):
         """Returns `Aᵀ D` in float64."""
@@ -121,9 +121,6 @@ class MatrixRows(Rows):
         sums = tf.reduce_sum(self.x, axis=0, keepdims=True)
         return border(gram, sums, tf.cast(self.count, self.dtype))
 
-    def gram_in_float64(self):
-        return self.cast(tf.float64).gram()
-
     def outer(self):
         """Returns `AAᵀ`, `[count, count]`."""
         outer = tf.matmul(self.x, self.x, transpose_b=True)
@@ -169,9 +166,6 @@ class GroupedRows(Rows):
     def gram(self):
         a = tf.concat([self.x, tf.ones_like(self.x[..., :1])], -1) if self.bias else self.x
         return tf.matmul(a, a, transpose_a=True)
-
-    def gram_in_float64(self):
-        return self.cast(tf.float64).gram()
 
     def cast(self, dtype):
         return GroupedRows(tf.cast(self.x, dtype), self.bias)
