@@ -220,7 +220,7 @@ class _Timer:
         member = problem.members[0]
         self._block, self._weights, self._uses = member.block, member.weights, len(member.uses)
         self._inputs = tf.nest.map_structure(tf.TensorSpec.from_tensor, member.uses[0].inputs)
-        self._columns, self._solver = problem.columns, solver
+        self._columns, self._solver = problem.columns, solver.without_refresh()
 
     def seconds(self, shapes, jit_compile):
         """Returns the fastest run's time for inputs of these shapes, one after the other."""

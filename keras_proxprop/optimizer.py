@@ -3,27 +3,15 @@
 import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import solvers, tape, training
+from keras_proxprop import inner, solvers, tape, training
+from keras_proxprop.memory import Curvatures, check_memory
 from keras_proxprop.plan import check_exclude, check_final_layer
 from keras_proxprop.step_size import check_tau
 
 _Schedule = keras.optimizers.schedules.LearningRateSchedule
-
-
-def _of_inner_optimizer(name):
-    """Returns a property of that name that only the inner optimizer keeps."""
-
-    def get(self):
-        return getattr(self.inner_optimizer, name)
-
-    def set_(self, value):
-        # Keras's constructor sets its defaults before there is an inner optimizer.
-        if hasattr(self, "inner_optimizer"):
-            setattr(self.inner_optimizer, name, value)
-
-    return property(get, set_, doc=f"The inner optimizer's `{name}`.")
 
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
@@ -57,6 +45,8 @@ class ProxProp(keras.optimizers.Optimizer):
         final_layer: "explicit" (default, as in the paper) or "implicit": the step of
             layers with no other weighted layer between them and a model output.
         exclude: layers that take explicit steps: names, types or instances.
+        memory: a `keras_proxprop.CurvatureMemory`, which keeps Gram matrices averaged over
+            batches, or `None` (default): every step uses its batch's own, as in the paper.
         name: name of the optimizer.
         **kwargs: further arguments of the inner optimizer (`weight_decay`, `clipnorm`,
             `use_ema`, `gradient_accumulation_steps`, `momentum`, ...), where that is a name
@@ -89,6 +79,7 @@ class ProxProp(keras.optimizers.Optimizer):
         solver="auto",
         final_layer="explicit",
         exclude=(),
+        memory=None,
         name=None,
         **kwargs,
     ):
@@ -96,12 +87,13 @@ class ProxProp(keras.optimizers.Optimizer):
         solver = solvers._get(solver)
         final_layer = check_final_layer(final_layer)
         exclude = check_exclude(exclude)
-        inner = _inner_optimizer(inner_optimizer, learning_rate, kwargs)
+        memory = check_memory(memory, solver)
+        inner_optimizer = _check_inner(inner.make(inner_optimizer, learning_rate, kwargs))
         super().__init__(learning_rate=0.0, name=name)
         # The inner optimizer keeps learning rate and iterations: they would be two truths.
         # (Not untracked: TensorFlow cannot save a list that something was taken out of.)
         self._not_used = len(self._variables)
-        self.inner_optimizer = inner
+        self.inner_optimizer = inner_optimizer
         self.solver = solver
         self.final_layer = final_layer
         self._exclude = exclude
@@ -110,6 +102,8 @@ class ProxProp(keras.optimizers.Optimizer):
             shape=(), dtype="int64", aggregation="only_first_replica", name="damped_steps"
         )
         self._damped_steps_reported = 0
+        self._memory = memory
+        self._curvatures = memory and Curvatures(memory, self.add_variable)
         # The `StepMonitor` of the `fit` that is running.
         self.observer = None
         training.install(find_proxprop)
@@ -148,13 +142,23 @@ class ProxProp(keras.optimizers.Optimizer):
         """The layers that take explicit steps."""
         return self._exclude
 
-    def step_arguments(self):
-        """Returns the arguments of the `ImplicitGradientTape` of one training step."""
+    @property
+    def memory(self):
+        """The `CurvatureMemory`, `None` where every step uses its batch's own Gram matrix."""
+        return self._memory
+
+    def step_arguments(self, xla=False):
+        """Returns the arguments of the `ImplicitGradientTape` of one training step.
+
+        Args:
+            xla: whether the step is one that XLA compiles. Defaults to `False`.
+        """
         return {
             "tau": tf.convert_to_tensor(self.tau),
             "solver": self.solver,
             "final_layer": self.final_layer,
             "exclude": self._exclude,
+            "memory": self._curvatures and self._curvatures.at(self.iterations, xla),
         }
 
     def count_damped(self, damped):
@@ -195,24 +199,30 @@ class ProxProp(keras.optimizers.Optimizer):
         self.inner_optimizer.apply(grads, trainable_variables)
 
     # What Keras, its callbacks and LossScaleOptimizer read from an optimizer, or set.
-    weight_decay = _of_inner_optimizer("weight_decay")
-    clipnorm = _of_inner_optimizer("clipnorm")
-    global_clipnorm = _of_inner_optimizer("global_clipnorm")
-    clipvalue = _of_inner_optimizer("clipvalue")
-    use_ema = _of_inner_optimizer("use_ema")
-    ema_momentum = _of_inner_optimizer("ema_momentum")
-    ema_overwrite_frequency = _of_inner_optimizer("ema_overwrite_frequency")
-    loss_scale_factor = _of_inner_optimizer("loss_scale_factor")
-    gradient_accumulation_steps = _of_inner_optimizer("gradient_accumulation_steps")
-    _model_variables_moving_average = _of_inner_optimizer("_model_variables_moving_average")
-    _trainable_variables = _of_inner_optimizer("_trainable_variables")
-    _trainable_variables_indices = _of_inner_optimizer("_trainable_variables_indices")
-    _iterations = _of_inner_optimizer("_iterations")
-    _learning_rate = _of_inner_optimizer("_learning_rate")
+    weight_decay = inner.forwarded("weight_decay")
+    clipnorm = inner.forwarded("clipnorm")
+    global_clipnorm = inner.forwarded("global_clipnorm")
+    clipvalue = inner.forwarded("clipvalue")
+    use_ema = inner.forwarded("use_ema")
+    ema_momentum = inner.forwarded("ema_momentum")
+    ema_overwrite_frequency = inner.forwarded("ema_overwrite_frequency")
+    loss_scale_factor = inner.forwarded("loss_scale_factor")
+    gradient_accumulation_steps = inner.forwarded("gradient_accumulation_steps")
+    _model_variables_moving_average = inner.forwarded("_model_variables_moving_average")
+    _trainable_variables = inner.forwarded("_trainable_variables")
+    _trainable_variables_indices = inner.forwarded("_trainable_variables_indices")
+    _iterations = inner.forwarded("_iterations")
+    _learning_rate = inner.forwarded("_learning_rate")
 
     @property
     def _own_variables(self):
         return self._variables[self._not_used :]
+
+    @property
+    def _settings(self):
+        """Those of its own variables that there are from the beginning."""
+        kept = self._curvatures.variables if self._curvatures else []
+        return self._own_variables[: len(self._own_variables) - len(kept)]
 
     @property
     def variables(self):
@@ -226,19 +236,24 @@ class ProxProp(keras.optimizers.Optimizer):
 
     # Keras saves the inner optimizer as a part of this one: no need to save it here, too.
     def save_own_variables(self, store):
-        for i, variable in enumerate(self._own_variables):
+        for i, variable in enumerate(self._settings):
             store[str(i)] = variable.numpy()
+        for name, array in (self._curvatures.save() if self._curvatures else {}).items():
+            store[name] = array
 
     def load_own_variables(self, store):
-        if len(store.keys()) != len(self._own_variables):
+        keys = list(store.keys())
+        if sum(key.isdecimal() for key in keys) != len(self._settings):
             warnings.warn(
                 f"Skipping variable loading for optimizer {self.name!r}: what was saved is "
                 "not the state of a `ProxProp` with these arguments.",
                 stacklevel=2,
             )
             return
-        for i, variable in enumerate(self._own_variables):
+        for i, variable in enumerate(self._settings):
             variable.assign(store[str(i)])
+        if self._curvatures:
+            self._curvatures.load({k: np.array(store[k]) for k in keys if not k.isdecimal()})
 
     @property
     def learning_rate(self):
@@ -275,12 +290,13 @@ class ProxProp(keras.optimizers.Optimizer):
             "solver": serialize(self.solver),
             "final_layer": self.final_layer,
             "exclude": [_exclude_config(entry) for entry in self._exclude],
+            "memory": self._memory and serialize(self._memory),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for key in ("inner_optimizer", "learning_rate", "tau", "solver"):
+        for key in ("inner_optimizer", "learning_rate", "tau", "solver", "memory"):
             if isinstance(config.get(key), dict):
                 config[key] = keras.saving.deserialize_keras_object(
                     config[key], custom_objects=custom_objects
@@ -294,11 +310,12 @@ class ProxProp(keras.optimizers.Optimizer):
         return cls(**config)
 
     def __repr__(self):
-        inner = type(self.inner_optimizer).__name__
+        inner_name = type(self.inner_optimizer).__name__
         tau = self._tau if isinstance(self._tau, _Schedule) else float(self._tau.numpy())
         return (
-            f"ProxProp({inner}, tau={tau}, solver={self.solver}, "
-            f"final_layer={self.final_layer!r}, exclude={list(self._exclude)})"
+            f"ProxProp({inner_name}, tau={tau}, solver={self.solver}, "
+            f"final_layer={self.final_layer!r}, exclude={list(self._exclude)}, "
+            f"memory={self._memory})"
         )
 
 
@@ -309,41 +326,14 @@ def find_proxprop(optimizer):
     return optimizer if isinstance(optimizer, ProxProp) else None
 
 
-def _inner_optimizer(identifier, learning_rate, kwargs):
-    """Returns the inner optimizer that `identifier` names, with its arguments set."""
-    if isinstance(identifier, keras.optimizers.Optimizer):
-        if kwargs:
-            raise ValueError(
-                f"Argument(s) {sorted(kwargs)} belong to the inner optimizer, which was given "
-                f"as an instance: pass them to {type(identifier).__name__}(...) itself."
-            )
-        optimizer = identifier
-        if learning_rate is not None:
-            optimizer.learning_rate = learning_rate
-    else:
-        optimizer = _from_identifier(identifier, learning_rate, kwargs)
+def _check_inner(optimizer):
     if isinstance(optimizer, (ProxProp, keras.optimizers.LossScaleOptimizer)):
         raise ValueError(
             "Argument `inner_optimizer` must be an optimizer that makes plain steps; a "
             "LossScaleOptimizer goes around ProxProp, not into it. "
-            f"Received: inner_optimizer={identifier!r}"
+            f"Received: inner_optimizer={optimizer!r}"
         )
     return optimizer
-
-
-def _from_identifier(identifier, learning_rate, kwargs):
-    if isinstance(identifier, str):
-        identifier = {"class_name": identifier, "config": {}}
-    if not isinstance(identifier, dict):
-        raise TypeError(
-            "Argument `inner_optimizer` must be the name, the config or an instance of a "
-            f"Keras optimizer. Received: inner_optimizer={identifier!r} "
-            f"(of type {type(identifier).__name__})"
-        )
-    config = dict(identifier["config"], **kwargs)
-    if learning_rate is not None:
-        config["learning_rate"] = learning_rate
-    return keras.optimizers.get({**identifier, "config": config})
 
 
 def _exclude_config(entry):

@@ -131,11 +131,11 @@ def layer_reports(model, batch_size=None, optimizer=None):
             parts = list(uses.get(id(layer), {}).values())
             for part in parts or [None]:
                 weights = own if len(parts) < 2 else part[0].block.weights
-                reports.append(_report(layer, weights, why, part, proxprop.solver))
+                reports.append(_report(layer, weights, why, part, proxprop))
     return reports
 
 
-def _report(layer, own, why, uses, solver):
+def _report(layer, own, why, uses, proxprop):
     kind, weights = type(layer).__name__, _size(own)
     if not uses:
         return LayerReport(layer.name, kind, weights, f"explicit: {why}")
@@ -147,6 +147,9 @@ def _report(layer, own, why, uses, solver):
         return LayerReport(
             layer.name, kind, weights, f"explicit: {why}", backpropagation=price
         )
+    solver, memory = proxprop.solver, proxprop.memory
+    if memory is not None:
+        solver = memory.solver(rows, problem.columns, solver)
     form, extra = solver.choose(rows, problem.columns)
     return LayerReport(
         layer.name, kind, weights, "implicit", rows.count, rows.features, form, extra, price

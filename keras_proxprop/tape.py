@@ -35,6 +35,8 @@ class ImplicitGradientTape:
         final_layer: "explicit" (default, as in the paper) or "implicit": the step of
             layers with no other weighted layer between them and a model output.
         exclude: names, types or instances of layers that take explicit steps.
+        memory: the Gram matrices that a `ProxProp` keeps, as in its `step_arguments()`;
+            `None` (default) is to use the batch's own.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`, or `exclude` holds something else
@@ -54,11 +56,20 @@ class ImplicitGradientTape:
     equation (12).
     """
 
-    def __init__(self, model, tau=1.0, solver="auto", final_layer="explicit", exclude=()):
+    def __init__(
+        self,
+        model,
+        tau=1.0,
+        solver="auto",
+        final_layer="explicit",
+        exclude=(),
+        memory=None,
+    ):
         self._plan = Plan(model, exclude)
         self._tau = check_tau(tau, schedules=False)
         self._solver = solvers._get(solver)
         self._final_layer = check_final_layer(final_layer)
+        self._memory = memory
         self._tape = tf.GradientTape()
         self._damped = []
         # Looks at every implicit solve: a `StepMonitor`, in `fit`.
@@ -102,12 +113,15 @@ class ImplicitGradientTape:
         d = dict(zip(map(id, zs), gradients))
         found = {_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
         for problem in Problem.group(_reached(implicit, d)):
-            solver = self._solver
+            rows, solver = problem.rows(), self._solver
+            if self._memory is not None:
+                solver = self._memory.solver(problem, rows, solver)
             if self.observer is not None:
                 solver = self.observer.observe(problem, solver)
-            self._solve(problem, solver, d, found)
+            self._solve(problem, rows, solver, d, found)
         for member in _reached(explicit, d):
-            self._solve(Problem([member]), Gradient(), d, found)
+            problem = Problem([member])
+            self._solve(problem, problem.rows(), Gradient(), d, found)
         if tf.executing_eagerly() and self.damped:
             warn_damped("This step was")
         grant(map(_native, flat))
@@ -122,9 +136,8 @@ class ImplicitGradientTape:
         """
         return tf.reduce_any(tf.stack(self._damped)) if self._damped else tf.constant(False)
 
-    def _solve(self, problem, solver, d, found):
+    def _solve(self, problem, rows, solver, d, found):
         """Puts the problem's directions in the place of its weights' gradients."""
-        rows = problem.rows()
         directions, damped = problem.solve(
             rows,
             [[d[id(use.z)] for use in member.uses] for member in problem.members],

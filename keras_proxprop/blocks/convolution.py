@@ -145,16 +145,22 @@ class ConvolutionRows(Rows):
         return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
 
     def gram(self):
+        return self._gram(correlation.by_filter_gradient)
+
+    def gram_in_control_flow(self):
+        return self._gram(correlation.by_convolution)
+
+    def _gram(self, correlate):
         if self._correlation_cost() < self._patch_cost():
-            gram = self._correlation_gram()
+            gram = self._correlation_gram(correlate)
         else:
             patches = self.matrix().x
             gram = tf.matmul(patches, patches, transpose_a=True)
         if not self.bias:
             return gram
         total = tf.reduce_sum(self.images, axis=0, keepdims=True)
-        ones = tf.ones([math.prod(self.grid), 1], self.dtype)
-        sums = tf.transpose(self._correlate(total, ones))
+        patches = ConvolutionRows(total, self.geometry, bias=False).matrix().x
+        sums = tf.reduce_sum(patches, axis=0, keepdims=True)
         return border(gram, sums, tf.cast(self.count, self.dtype))
 
     def gram_in_float64(self):
@@ -258,8 +264,8 @@ class ConvolutionRows(Rows):
             x = tf.reshape(x, sizes)
         return x
 
-    def _correlation_gram(self):
-        gram = correlation.gram(self._phased(), self._axes())
+    def _correlation_gram(self, correlate):
+        gram = correlation.gram(self._phased(), self._axes(), correlate)
         if self._strided:
             taps = self._positions_of_taps()
             gram = tf.gather(tf.gather(gram, taps, axis=0), taps, axis=1)
@@ -306,7 +312,7 @@ class GroupedConvolutionRows(ConvolutionRows):
         self.features = (self.features - int(bias)) // groups + int(bias)
         self.gram_cost = groups * self.features**2
 
-    def gram(self):
+    def _gram(self, _):
         if self.per_item * self.groups * self.features <= _PATCH_NUMBERS:
             return self._written_out(self.images).gram()
         return self._add_over_images(lambda rows, _: [rows.gram()], dtype=self.dtype)[0]

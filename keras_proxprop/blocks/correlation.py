@@ -58,14 +58,16 @@ class Axis:
         return self.low_groups + self.high_groups
 
 
-def gram(images, axes):
+def gram(images, axes, correlate):
     """Returns the Gram matrix of all patches, `[taps * channels, taps * channels]`.
 
     Args:
         images: `[batch, *spatial, channels]`, without their zero padding.
         axes: an `Axis` per spatial axis.
+        correlate: `by_filter_gradient`, or `by_convolution`: slower on CPU, but for XLA
+            inside of control flow, where it is the other that is slow, fifty times.
     """
-    terms = _windowed(images, axes, ())
+    terms = _windowed(images, axes, (), correlate)
     order = len(axes)
     channels = images.shape[-1]
     rows = [2 * a for a in range(order)] + [2 * order]
@@ -81,22 +83,22 @@ def cost(lengths, channels, axes):
     return _cost(list(lengths), channels, axes, ())
 
 
-def _windowed(x, axes, correlated):
+def _windowed(x, axes, correlated, correlate):
     """Returns `[*offsets of correlated axes, *(i, j) of each of axes, channels, channels]`.
 
     The first spatial axes of `x` are `correlated` (summed over all positions); `axes`
     are summed over their windows.
     """
     if not axes:
-        return _correlate(x, correlated)
+        return _correlate(x, correlated, correlate)
     axis, rest = axes[0], axes[1:]
     position = len(correlated)
-    full = _windowed(x, rest, correlated + (axis,))
+    full = _windowed(x, rest, correlated + (axis,), correlate)
     result = _expand(full, _toeplitz(axis.taps), position)
     if not axis.groups:
         return result
     ends = tf.concat(_strips(x, axis, position + 1), axis=-1)
-    terms = _unfold(_windowed(ends, rest, correlated), axis.groups, position)
+    terms = _unfold(_windowed(ends, rest, correlated, correlate), axis.groups, position)
     return result - _expand(terms, _ends(axis), position)
 
 
@@ -196,7 +198,7 @@ def _unfold(terms, groups, position):
     return tf.reshape(terms, shape[:position] + [groups**2] + shape[position + 2 :])
 
 
-def _correlate(x, axes):
+def _correlate(x, axes, correlate):
     """Returns `Σ_q x[q, c] x[q + δ, e]` for all offsets, `[*offsets, channels, channels]`.
 
     Offsets that are negative along the first axis follow from symmetry.
@@ -210,7 +212,7 @@ def _correlate(x, axes):
     pixels = math.prod(n or _MANY_PIXELS for n in x.shape[1:-1])
     half = tf.add_n(
         [
-            _half_correlation(part, axes)
+            _half_correlation(part, axes, correlate)
             for part in _parts(x, _PARTS if pixels >= _MANY_PIXELS else 1)
         ]
     )
@@ -225,12 +227,12 @@ def _parts(x, count):
     return [x[start:end] for start, end in zip(ends, ends[1:])]
 
 
-def _half_correlation(x, axes):
+def _half_correlation(x, axes, correlate):
     """Returns `Σ_q x[q, c] x[q + δ, e]`, δ ≥ 0 along the first axis, `[*offsets, c, e]`."""
     reach = [[0, axes[0].taps - 1]] + [[axis.taps - 1] * 2 for axis in axes[1:]]
     offsets = [axes[0].taps] + [axis.offsets for axis in axes[1:]]
     padded = tf.pad(x, [[0, 0], *reach, [0, 0]])
-    return tf.linalg.matrix_transpose(_filter_gradient(padded, x, offsets))
+    return tf.linalg.matrix_transpose(correlate(padded, x, offsets))
 
 
 def _phases_to_batch(x, dilation, dim):
@@ -246,7 +248,16 @@ def _phases_to_batch(x, dilation, dim):
     return tf.reshape(x, sizes)
 
 
-def _filter_gradient(padded, x, offsets):
+def by_convolution(padded, x, offsets):
+    """Returns what `by_filter_gradient` does, from a convolution with `x` for its kernel."""
+    n = len(offsets)
+    spatial = list(range(1, n + 1))
+    images = tf.transpose(padded, [n + 1, *spatial, 0])
+    kernel = tf.transpose(x, [*spatial, 0, n + 1])
+    return tf.transpose(tf.nn.convolution(images, kernel), [*spatial, 0, n + 1])
+
+
+def by_filter_gradient(padded, x, offsets):
     """Returns `Σ_q padded[q + δ, e] x[q, c]`, `[*offsets, e, c]`."""
     n = len(offsets)
     if n == 1:

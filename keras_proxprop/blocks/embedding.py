@@ -47,6 +47,7 @@ class EmbeddingRows(Rows):
     """Rows that hold a single one each: in the column `indices` tells, of `features`."""
 
     closed_form = True
+    can_average = False
 
     def __init__(self, indices, features, dtype):
         super().__init__(False, features, dtype)

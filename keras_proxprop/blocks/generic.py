@@ -51,6 +51,8 @@ class GenericBlock(Block):
 class GenericRows(Rows):
     """The Jacobian of a layer that is linear in its weights, known by its products."""
 
+    can_average = False
+
     def __init__(self, block, inputs):
         self._block, self._inputs = block, inputs
         self._shapes = [w.shape for w in block.weights]

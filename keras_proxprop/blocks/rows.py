@@ -24,6 +24,7 @@ class Rows:
         groups: into how many equal runs the output columns fall, each with a matrix `A` of its
             own; Gram matrices are then `[groups, features, features]`.
         closed_form: whether the problem is solved by these rows' own `solve`.
+        can_average: whether their Gram matrix is one that can be kept from batch to batch.
     """
 
     per_item = 1
@@ -31,6 +32,7 @@ class Rows:
     choose_at_run_time = True
     groups = 1
     closed_form = False
+    can_average = True
 
     def __init__(self, bias, features, dtype):
         self.bias = bias
@@ -53,6 +55,10 @@ class Rows:
     def gram(self):
         """Returns `AᵀA`, `[features, features]`."""
         raise NotImplementedError
+
+    def gram_in_control_flow(self):
+        """Returns `AᵀA`, in a way that XLA does not make slow inside of control flow."""
+        return self.gram()
 
     def gram_in_float64(self):
         """Returns `AᵀA` in float64."""
@@ -204,6 +210,9 @@ class StackedRows(Rows):
 
     def gram(self):
         return tf.add_n([part.gram() for part in self.parts])
+
+    def gram_in_control_flow(self):
+        return tf.add_n([part.gram_in_control_flow() for part in self.parts])
 
     def gram_in_float64(self):
         return tf.add_n([part.gram_in_float64() for part in self.parts])

@@ -121,6 +121,7 @@ class ScalingRows(Rows):
     """A matrix `A` of one or two columns for every output column: `x`'s, and maybe ones."""
 
     closed_form = True
+    can_average = False
 
     def __init__(self, x, bias):
         super().__init__(bias, 1 + int(bias), x.dtype)

@@ -17,12 +17,14 @@ ITERATIONS = 5
 class Auto(Solver):
     """Chooses primal, dual or CG for every layer by the count in `cost`."""
 
+    exact = True
+
     def solve(self, rows, d, tau, rest=None):
         if rows.closed_form:
             return rows.solve(d, tau, rest)
         return cost.cheapest(
             rows,
-            lambda count: costs(rows, d.shape[-1], count),
+            lambda count: self.prices(rows, d.shape[-1], count),
             {
                 "primal": lambda: primal(rows, d, tau, rest),
                 "dual": lambda: dual(rows, d, tau, rest),
@@ -30,17 +32,16 @@ class Auto(Solver):
             },
         )
 
+    def prices(self, rows, columns, count):
+        """Returns `{form: cost}`; CG's is the price from which on it is preferred."""
+        limit = MULTIPLE * cost.backpropagation(rows, columns, count)
+        return {**cost.exact(rows, columns, count), "cg": limit}
+
     def choose(self, rows, columns):
         if rows.closed_form:
             return cost.closed_form(rows, columns)
-        prices = costs(rows, columns, rows.count)
+        prices = self.prices(rows, columns, rows.count)
         form = min(prices, key=prices.get)
         if form == "cg":
             return ConjugateGradient(ITERATIONS).choose(rows, columns)
         return form, prices[form]
-
-
-def costs(rows, columns, count):
-    """Returns `{form: cost}`; CG's is the price from which on it is preferred."""
-    limit = MULTIPLE * cost.backpropagation(rows, columns, count)
-    return {**cost.exact(rows, columns, count), "cg": limit}

@@ -27,16 +27,26 @@ def exact(rows, columns, count):
         count: number of rows, a number or a float tensor.
     """
     features = rows.features
-    primal = count * rows.gram_cost + rows.groups * _solve(features, columns / rows.groups)
+    primal = factorized_gram(rows, count) + features**2 * columns
     if rows.groups > 1:
         return {"primal": primal}
     outer = count * rows.matrix_cost + count**2 * features
     return {"primal": primal, "dual": outer + _solve(count, min(columns, features))}
 
 
+def factorized_gram(rows, count):
+    """Returns the cost of a Gram matrix, factorized."""
+    return count * rows.gram_cost + rows.groups * _FACTORIZE * rows.features**3
+
+
 def closed_form(rows, columns):
     """Returns `(form, cost)` of rows that have a closed form."""
     return "closed", 2.0 * rows.count * rows.features * columns
+
+
+def typical_count(rows):
+    """Returns the number of rows, at a typical batch size where that is unknown."""
+    return possible_counts(rows)[_TYPICAL] if tf.is_tensor(rows.count) else rows.count
 
 
 def possible_counts(rows):

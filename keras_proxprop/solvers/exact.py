@@ -38,6 +38,8 @@ class Exact(Solver):
     Source: Frerix et al., *Proximal Backpropagation*, ICLR 2018, equation (12).
     """
 
+    exact = True
+
     def __init__(self, form="auto"):
         if form not in ("auto", "primal", "dual"):
             raise ValueError(
@@ -61,12 +63,16 @@ class Exact(Solver):
             },
         )
 
+    def prices(self, rows, columns, count):
+        costs = cost.exact(rows, columns, count)
+        return {self.form: costs[self.form]} if self.form in costs else costs
+
     def choose(self, rows, columns):
         if rows.closed_form:
             return cost.closed_form(rows, columns)
-        costs = cost.exact(rows, columns, rows.count)
-        form = self.form if self.form in costs else min(costs, key=costs.get)
-        return form, costs[form]
+        prices = self.prices(rows, columns, rows.count)
+        form = min(prices, key=prices.get)
+        return form, prices[form]
 
     def get_config(self):
         return {"form": self.form}

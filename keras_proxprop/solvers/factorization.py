@@ -9,6 +9,10 @@ from keras_proxprop.blocks.rows import size
 _SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
 # Added to the unit diagonal where float64 does not suffice either.
 _DAMPING = 1e-8
+# The diagonal of an averaged Gram matrix is raised by this part of itself, and by ten times
+# as much, and so on, where rounding has left it indefinite all the same.
+_FLOOR = 1e-5
+_FLOORS = 4
 # XLA's factorization on CPU walks column by column, and triangular kernels use one core:
 # halving a matrix three times leaves nearly all the work to matrix products. Smaller ones
 # are factorized whole.
@@ -37,6 +41,30 @@ def with_inverse(gram, gram_in_float64, shift, use, use_in_float64):
         lambda: (use(lambda x: _apply(factor, x)), tf.constant(False)),
         lambda: _in_float64(gram_in_float64(), shift, use_in_float64),
     )
+
+
+def floored_inverse(gram, shift):
+    """Returns `(G + shift I)⁻¹`, with the diagonal of `G` a little raised, and whether
+    more was needed, a boolean tensor.
+
+    Args:
+        gram: symmetric `G`, `[n, n]` or a stack of such, positive semidefinite up to rounding.
+        shift: positive scalar tensor.
+    """
+    gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)
+
+    def attempt(floor, _, tries, __):
+        factor, _ = _inverse_factor(gram64, shift64, floor)
+        finite = tf.reduce_all(tf.math.is_finite(factor))
+        return 10 * floor, tf.where(finite, factor, 0.0), tries + 1, finite
+
+    _, factor, tries, _ = tf.while_loop(
+        lambda floor, _, tries, done: ~done & (tries < _FLOORS),
+        attempt,
+        (tf.constant(_FLOOR, tf.float64), tf.zeros_like(gram64), 0, tf.constant(False)),
+    )
+    inverse = tf.matmul(factor, factor, transpose_a=True)
+    return tf.cast(inverse, gram.dtype), tries > 1
 
 
 def _in_float64(gram, shift, use):

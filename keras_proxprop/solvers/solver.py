@@ -20,10 +20,21 @@ class Solver:
         """
         raise NotImplementedError
 
+    # Whether a factorization is what it solves with.
+    exact = False
+
+    def prices(self, rows, columns, count):
+        """Returns `{form: cost}` of the forms that `solve` may choose between."""
+        raise NotImplementedError
+
     def choose(self, rows, columns):
         """Returns `(form, cost)`: what `solve` does with rows of known count, and its price
         in multiply-adds beyond the layer's backpropagation."""
         raise NotImplementedError
+
+    def without_refresh(self):
+        """Returns a solver that does the same without a change of what is kept of the past."""
+        return self
 
     def get_config(self):
         """Returns the constructor's arguments."""

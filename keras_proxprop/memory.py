@@ -1,0 +1,223 @@
+"""Curvature memory: Gram matrices that are kept, averaged over batches."""
+
+import concurrent.futures
+import copy
+import numbers
+import warnings
+
+import keras
+import tensorflow as tf
+
+from keras_proxprop.solvers.averaged import Averaged, AveragedGram
+
+
+@keras.saving.register_keras_serializable(package="keras_proxprop")
+class CurvatureMemory:
+    """Keeps Gram matrices from step to step, in the place of the batch's own.
+
+    With `R` the rows of a batch, `AᵀA / R` changes slowly while a model trains. Its moving
+    average `Ḡ` is refreshed and factorized every so many steps; between these a layer's
+    direction costs a product with a matrix beyond its weight gradient:
+
+        P = (R Ḡ + I/τ)⁻¹ Aᵀ D
+
+    τ means what it means without memory, since `R Ḡ` stands for `AᵀA`: where all batches
+    have the same Gram matrix the two directions are equal, as they are on the first step.
+    (`R` is averaged too: a smaller last batch does not take a longer step. τ, where it
+    changes, counts from the next refresh on.) The average is made of few numbers, and its
+    diagonal is raised by 10⁻⁵ of itself. A step that refreshes comes early and often at
+    first, whenever the last one is longer ago than a tenth of the training so far.
+
+    A change of `D` changes the direction in proportion. So under `tf.distribute` the
+    replicas, which keep one common average, together make the step of the global batch.
+
+    Args:
+        decay: float in [0, 1), what is left of the average after `refresh_every` steps.
+            Defaults to `0.95`.
+        refresh_every: int, steps from one refresh to the next. Defaults to `10`.
+        layers: "auto" (default): those layers whose step is cheaper with memory than
+            with the batch's own Gram matrix, by the count that `summary` prints; "all":
+            all layers that have a Gram matrix.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+
+    >>> memory = keras_proxprop.CurvatureMemory(refresh_every=20)
+    >>> model.compile(optimizer=keras_proxprop.ProxProp(memory=memory), loss="mse")
+
+    Source: the averaged metric is that of FOOF (Benzing, *Gradient Descent on Neurons
+    and its Link to Approximate Second-Order Optimization*, ICML 2022).
+    """
+
+    def __init__(self, decay=0.95, refresh_every=10, layers="auto"):
+        number = isinstance(decay, numbers.Real) and not isinstance(decay, bool)
+        if not number or not 0 <= decay < 1:
+            raise ValueError(
+                f"Argument `decay` must be a float in [0, 1). Received: decay={decay!r}"
+            )
+        whole = isinstance(refresh_every, numbers.Integral)
+        if not whole or isinstance(refresh_every, bool) or refresh_every < 1:
+            raise ValueError(
+                "Argument `refresh_every` must be an integer of at least 1. "
+                f"Received: refresh_every={refresh_every!r}"
+            )
+        if layers not in ("auto", "all"):
+            raise ValueError(
+                f"Argument `layers` must be 'auto' or 'all'. Received: layers={layers!r}"
+            )
+        self.decay = float(decay)
+        self.refresh_every = int(refresh_every)
+        self.layers = layers
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {
+            "decay": self.decay,
+            "refresh_every": self.refresh_every,
+            "layers": self.layers,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self):
+        return hash((type(self), *self.get_config().items()))
+
+    def __repr__(self):
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"CurvatureMemory({arguments})"
+
+    def solver(self, rows, columns, solver, state=None):
+        """Returns what solves for layers with these rows: `solver`, or an `Averaged`.
+
+        Args:
+            rows: `Rows`.
+            columns: number of output columns.
+            solver: `Solver` that solves with the batch's own rows.
+            state: function that returns the `AveragedGram` to use; `None` to only `choose`.
+        """
+        averaged = Averaged(solver, self.decay, self.refresh_every, state)
+        if rows.can_average and (self.layers == "all" or averaged.pays(rows, columns)):
+            return averaged
+        return solver
+
+
+def check_memory(memory, solver):
+    """Returns `memory` as a `CurvatureMemory` or `None`."""
+    if memory == "auto":
+        return CurvatureMemory() if solver.exact else None
+    if memory is not None and not isinstance(memory, CurvatureMemory):
+        raise TypeError(
+            "Argument `memory` must be 'auto', None or a `keras_proxprop.CurvatureMemory`. "
+            f"Received: memory={memory!r} (of type {type(memory).__name__})"
+        )
+    if memory is not None and not solver.exact:
+        raise ValueError(
+            "Argument `memory` keeps factorized Gram matrices, for which conjugate gradients "
+            "have no use: choose solver='auto' or 'exact', or memory=None. "
+            f"Received: memory={memory!r}, solver={solver!r}"
+        )
+    return memory
+
+
+class Curvatures:
+    """The averaged Gram matrices of one optimizer's problems, made as they are first met.
+
+    Args:
+        memory: `CurvatureMemory`.
+        add_variable: the optimizer's method of that name.
+    """
+
+    def __init__(self, memory, add_variable):
+        self._memory = memory
+        self._add_variable = add_variable
+        self._states = {}
+        self._step, self._xla = None, False
+        # Arrays of a saved state whose variables are not made yet.
+        self._saved = {}
+
+    def at(self, step, xla=False):
+        """Returns the same matrices, for a training step.
+
+        Args:
+            step: number of steps so far, a scalar tensor.
+            xla: whether the step is compiled.
+        """
+        other = copy.copy(self)
+        other._step, other._xla = step, xla
+        return other
+
+    def solver(self, problem, rows, solver):
+        """Returns what solves `problem`: `solver`, or an `Averaged`."""
+        key = id(problem.members[0].weights[0]), rows.features, rows.groups
+
+        def state():
+            if key not in self._states:
+                self._states[key] = self._new(rows)
+            return self._states[key].at(self._step, self._xla)
+
+        return self._memory.solver(rows, problem.columns, solver, state)
+
+    def _new(self, rows):
+        shape = (rows.features, rows.features)
+        shape = shape if rows.groups == 1 else (rows.groups, *shape)
+        dtype = rows.dtype.name
+        place = f"curvature_{len(self._states)}"
+
+        def variable(name, shape=(), dtype=dtype):
+            return self._add_variable(
+                shape, dtype=dtype, aggregation="only_first_replica", name=f"{place}_{name}"
+            )
+
+        def new():
+            with strategy.scope():
+                made = AveragedGram(
+                    average=variable("average", shape),
+                    inverse=variable("inverse", shape),
+                    weight=variable("weight", dtype="float64"),
+                    rows=variable("rows", dtype="float64"),
+                    refreshed=variable("refreshed", dtype="int64"),
+                )
+                for own in made.variables:
+                    self._restore(own)
+            return made
+
+        # From a thread of its own, which knows nothing of the graph that this step is traced
+        # in, nor of the replica: a tf.function that makes variables is traced twice.
+        strategy = tf.distribute.get_strategy()
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            return thread.submit(new).result()
+
+    def _restore(self, variable):
+        saved = self._saved.pop(variable.name, None)
+        if saved is None:
+            return
+        if saved.shape != tuple(variable.shape):
+            warnings.warn(
+                f"Skipping variable loading for {variable.name!r}: its shape is "
+                f"{tuple(variable.shape)}, and {saved.shape} was saved. Its layer's curvature "
+                "is averaged anew.",
+                stacklevel=2,
+            )
+            return
+        variable.assign(saved)
+
+    @property
+    def variables(self):
+        return [v for state in self._states.values() for v in state.variables]
+
+    def save(self):
+        """Returns the state as `{name: array}`."""
+        return {**self._saved, **{v.name: v.numpy() for v in self.variables}}
+
+    def load(self, saved):
+        """Takes over a state that `save` returned, now or when its variables are made."""
+        self._saved = dict(saved)
+        for variable in self.variables:
+            self._restore(variable)

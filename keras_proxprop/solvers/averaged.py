@@ -1,0 +1,177 @@
+"""Solving with a Gram matrix that is kept, averaged over batches, from step to step."""
+
+import dataclasses
+import typing
+
+import tensorflow as tf
+
+from keras_proxprop.solvers import cost
+from keras_proxprop.solvers.exact import add
+from keras_proxprop.solvers.factorization import floored_inverse
+from keras_proxprop.solvers.solver import Solver
+
+# A refresh is due when the last one is longer ago than this part of the steps so far.
+_PART = 10
+
+
+class Averaged(Solver):
+    """Solves `(R Ḡ + I/τ) P = AᵀD + rest` with the inverse that an `AveragedGram` keeps.
+
+    Args:
+        own: `Solver` that solves with the batch's own rows.
+        decay: what is left of the average after `refresh_every` steps.
+        refresh_every: steps from one refresh to the next.
+        state: function that returns the `AveragedGram`, or `None`: then it only tells
+            its price.
+    """
+
+    def __init__(self, own, decay, refresh_every, state=None):
+        self._own = own
+        self._decay = decay
+        self._refresh_every = refresh_every
+        self._state = state
+
+    def solve(self, rows, d, tau, rest=None):
+        state = self._state()
+        damped = state.refresh(rows, tau, self._decay, self._refresh_every)
+        return apply(state.inverse, rows, d, rest), damped
+
+    def without_refresh(self):
+        """Returns a solver that does what this one does between refreshes."""
+        return _Kept(self._state().inverse)
+
+    def choose(self, rows, columns):
+        return f"memory/{self._refresh_every}", self._price(rows, columns, rows.count)
+
+    def pays(self, rows, columns):
+        """Returns whether this costs less than what `own` would do."""
+        # Whether there is a state must be known at trace time, and for good.
+        count = cost.typical_count(rows)
+        return self._price(rows, columns, count) < min(
+            self._own.prices(rows, columns, count).values()
+        )
+
+    def _price(self, rows, columns, count):
+        products = min(_products(rows, columns, count).values())
+        return products + cost.factorized_gram(rows, count) / self._refresh_every
+
+
+class _Kept(Solver):
+    def __init__(self, inverse):
+        self._inverse = inverse
+
+    def solve(self, rows, d, tau, rest=None):
+        return apply(self._inverse, rows, d, rest), tf.constant(False)
+
+
+def apply(inverse, rows, d, rest=None):
+    """P = M (AᵀD + rest), with `M` on the side of the product that has fewer columns."""
+    inverse = tf.convert_to_tensor(inverse)
+
+    def after():
+        parts = add(rows.multiply_transposed(d), rest)
+        sizes = [part.shape[0] for part in parts]
+        product = tf.matmul(inverse, rows.by_group(tf.concat(parts, axis=0)))
+        return tf.split(rows.side_by_side(product), sizes, axis=0)
+
+    def before():
+        a = rows.matrix().with_ones()
+        p = tf.matmul(tf.matmul(a, inverse), d, transpose_a=True)
+        if rest is not None:
+            p += tf.matmul(inverse, tf.concat(rest, axis=0))
+        return tf.split(p, [rows.features - 1, 1]) if rows.bias else [p]
+
+    return cost.cheapest(
+        rows,
+        lambda count: _products(rows, d.shape[-1], count),
+        {"after": after, "before": before},
+    )
+
+
+def _products(rows, columns, count):
+    """Returns `{side: multiply-adds}` of the product with the inverse."""
+    products = {"after": 1.0 * rows.features**2 * columns}
+    if rows.groups == 1:
+        products["before"] = count * (rows.matrix_cost + rows.features**2)
+    return products
+
+
+@dataclasses.dataclass(frozen=True)
+class AveragedGram:
+    """The moving average of a problem's Gram matrix, and the inverse that is made of it.
+
+    Attributes:
+        average: variable, the sum of `AᵀA / R` over refreshes, each with its weight.
+        weight: variable, the sum of these weights.
+        rows: variable, the sum of `R` likewise.
+        inverse: variable, `(R Ḡ + I/τ)⁻¹` as of the last refresh.
+        refreshed: variable, the step of the last refresh.
+        step: number of steps so far, a scalar tensor.
+        xla: whether the step is compiled.
+    """
+
+    average: typing.Any
+    weight: typing.Any
+    rows: typing.Any
+    inverse: typing.Any
+    refreshed: typing.Any
+    step: typing.Any = None
+    xla: bool = False
+
+    @property
+    def variables(self):
+        return [self.average, self.inverse, self.weight, self.rows, self.refreshed]
+
+    def at(self, step, xla):
+        """Returns the same average at a step."""
+        return dataclasses.replace(self, step=tf.cast(step, tf.int64), xla=xla)
+
+    def refresh(self, rows, tau, decay, refresh_every):
+        """Brings average and inverse up to date where that is due.
+
+        Returns whether that needed damping, a boolean tensor.
+        """
+        age = self.step - self.refreshed
+        allowed = tf.clip_by_value(self.step // _PART, 1, refresh_every)
+        # A step count that was set back is a training begun anew.
+        due = (self.weight == 0) | (age >= allowed) | (age < 0)
+        count = tf.cast(rows.count, tf.float64)
+
+        def per_row():
+            gram = rows.gram_in_control_flow() if self.xla else rows.gram()
+            return gram / tf.cast(count, gram.dtype)
+
+        gram = tf.cond(due, per_row, lambda: tf.zeros(self.average.shape, rows.dtype))
+        # Outside of control flow, where replicas can meet.
+        gram, count = _over_replicas(gram, count)
+        kept = [tf.convert_to_tensor(v) for v in self.variables]
+
+        def renewed():
+            average, inverse, weight, number, _ = kept
+            steps = tf.cast(tf.maximum(age, 1), tf.float64) / refresh_every
+            keep = tf.constant(decay, tf.float64) ** steps
+            # An overflow in mixed precision is forgotten: that step is not taken.
+            keep = tf.where(tf.reduce_all(tf.math.is_finite(gram)), keep, 1.0)
+            new = tf.where(keep < 1, gram, tf.zeros_like(gram))
+            average = tf.cast(keep, gram.dtype) * average + tf.cast(1 - keep, gram.dtype) * new
+            weight = keep * weight + (1 - keep)
+            number = keep * number + (1 - keep) * count
+            # R Ḡ: both sums are over the same weights.
+            scale = tf.math.divide_no_nan(number, weight**2)
+            inverse, damped = floored_inverse(tf.cast(scale, gram.dtype) * average, 1 / tau)
+            return [average, inverse, weight, number, self.step], damped
+
+        new, damped = tf.cond(due, renewed, lambda: (kept, tf.constant(False)))
+        for variable, value in zip(self.variables, new):
+            variable.assign(value)
+        return damped
+
+
+def _over_replicas(gram, count):
+    """Returns the mean Gram matrix of all replicas, and the number of all their rows."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return gram, count
+    gram = context.all_reduce(tf.distribute.ReduceOp.SUM, gram * tf.cast(count, gram.dtype))
+    count = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
+    return gram / tf.cast(count, gram.dtype), count
