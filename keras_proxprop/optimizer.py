@@ -37,9 +37,11 @@ class ProxProp(keras.optimizers.Optimizer):
         learning_rate: the inner optimizer's learning rate: a float, a
             `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default), which
             leaves it as it is.
-        tau: proximal step size τ: a positive float or a `LearningRateSchedule` of the
-            inner optimizer's iterations. Small values approach `tau` times the gradient,
-            large ones the least-squares step. Defaults to `1.0`.
+        tau: proximal step size τ: a positive float, a `LearningRateSchedule` of the
+            inner optimizer's iterations, or "auto": for every layer ten over its mean
+            curvature, `10 F / trace(AᵀA)` with `F` features, whatever the scale of its inputs
+            and the number of its rows. Small values approach `tau` times the gradient, large
+            ones the least-squares step. Defaults to `1.0`.
         solver: "auto" (default: exact, by conjugate gradients where that costs too
             much), "exact", "cg", or a solver of `keras_proxprop.solvers`.
         final_layer: "explicit" (default, as in the paper) or "implicit": the step of
@@ -97,7 +99,7 @@ class ProxProp(keras.optimizers.Optimizer):
         self.solver = solver
         self.final_layer = final_layer
         self._exclude = exclude
-        self._tau = tau if isinstance(tau, _Schedule) else self._tau_variable(tau)
+        self._tau = tau if isinstance(tau, (_Schedule, str)) else self._tau_variable(tau)
         self._damped_steps = self.add_variable(
             shape=(), dtype="int64", aggregation="only_first_replica", name="damped_steps"
         )
@@ -121,7 +123,7 @@ class ProxProp(keras.optimizers.Optimizer):
 
     @property
     def tau(self):
-        """The proximal step size at the current iteration; assign to change it."""
+        """The proximal step size at the current iteration, or "auto"; assign to change it."""
         if isinstance(self._tau, _Schedule):
             return self._tau(self.iterations)
         return self._tau
@@ -129,13 +131,18 @@ class ProxProp(keras.optimizers.Optimizer):
     @tau.setter
     def tau(self, tau):
         tau = check_tau(tau)
-        if isinstance(self._tau, _Schedule) or isinstance(tau, _Schedule):
+        if isinstance(tau, (_Schedule, str)) or isinstance(self._tau, (_Schedule, str)):
             raise TypeError(
                 "`tau` can be assigned only a number, and only where it was created with a "
-                "number. Create a new `ProxProp` to use another schedule. "
-                f"Received: tau={tau!r}"
+                "number. Create a new `ProxProp` to use a schedule, or 'auto'. "
+                f"Received: tau={tau!r}, where it is {self._tau!r}"
             )
         self._tau.assign(tau)
+
+    def _tau_config(self):
+        if isinstance(self._tau, _Schedule):
+            return keras.saving.serialize_keras_object(self._tau)
+        return self._tau if isinstance(self._tau, str) else float(self._tau.numpy())
 
     @property
     def exclude(self):
@@ -153,8 +160,9 @@ class ProxProp(keras.optimizers.Optimizer):
         Args:
             xla: whether the step is one that XLA compiles. Defaults to `False`.
         """
+        tau = self.tau
         return {
-            "tau": tf.convert_to_tensor(self.tau),
+            "tau": tau if isinstance(tau, str) else tf.convert_to_tensor(tau),
             "solver": self.solver,
             "final_layer": self.final_layer,
             "exclude": self._exclude,
@@ -282,11 +290,10 @@ class ProxProp(keras.optimizers.Optimizer):
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
-        tau = self._tau
         return {
             "name": self.name,
             "inner_optimizer": serialize(self.inner_optimizer),
-            "tau": serialize(tau) if isinstance(tau, _Schedule) else float(tau.numpy()),
+            "tau": self._tau_config(),
             "solver": serialize(self.solver),
             "final_layer": self.final_layer,
             "exclude": [_exclude_config(entry) for entry in self._exclude],
@@ -311,9 +318,9 @@ class ProxProp(keras.optimizers.Optimizer):
 
     def __repr__(self):
         inner_name = type(self.inner_optimizer).__name__
-        tau = self._tau if isinstance(self._tau, _Schedule) else float(self._tau.numpy())
+        tau = self._tau if isinstance(self._tau, _Schedule) else self._tau_config()
         return (
-            f"ProxProp({inner_name}, tau={tau}, solver={self.solver}, "
+            f"ProxProp({inner_name}, tau={tau!r}, solver={self.solver}, "
             f"final_layer={self.final_layer!r}, exclude={list(self._exclude)}, "
             f"memory={self._memory})"
         )

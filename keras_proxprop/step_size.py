@@ -6,11 +6,16 @@ import numbers
 import keras
 import tensorflow as tf
 
+# 1/τ where τ is "auto", in units of the mean diagonal entry of `AᵀA`.
+RELATIVE_SHIFT = 0.1
+_TINY = 1e-12
 _OR_SCHEDULE = " or a `keras.optimizers.schedules.LearningRateSchedule`"
 
 
 def check_tau(tau, schedules=True):
-    """Returns `tau` if it is a positive number, a tensor or (unless told) a schedule."""
+    """Returns `tau` if it is a positive number or tensor, "auto", or a schedule."""
+    if isinstance(tau, str) and tau == "auto":
+        return tau
     if schedules and isinstance(tau, keras.optimizers.schedules.LearningRateSchedule):
         return tau
     if isinstance(tau, (tf.Tensor, tf.Variable, keras.Variable)):
@@ -19,7 +24,8 @@ def check_tau(tau, schedules=True):
         return tau
     if isinstance(tau, bool) or not isinstance(tau, numbers.Real):
         raise TypeError(
-            f"Argument `tau` must be a positive float{_OR_SCHEDULE if schedules else ''}. "
+            "Argument `tau` must be a positive float or 'auto'"
+            f"{_OR_SCHEDULE if schedules else ''}. "
             f"Received: tau={tau!r} (of type {type(tau).__name__})"
         )
     if not (tau > 0 and math.isfinite(tau)):
@@ -30,6 +36,11 @@ def check_tau(tau, schedules=True):
     return float(tau)
 
 
-def as_tensor(tau, dtype):
-    """Returns τ in `dtype`; a Python float never passes through float32 on the way."""
-    return tf.constant(tau, dtype) if isinstance(tau, float) else tf.cast(tau, dtype)
+def tau_of(tau, rows):
+    """Returns the τ of one problem, a scalar tensor in the dtype of its rows."""
+    if isinstance(tau, str):
+        mean_curvature = rows.trace() / rows.features
+        # All-zero inputs have no curvature, and no direction whatever τ is.
+        return 1 / (RELATIVE_SHIFT * mean_curvature + _TINY)
+    # A Python float never passes through float32 on the way.
+    return tf.constant(tau, rows.dtype) if isinstance(tau, float) else tf.cast(tau, rows.dtype)

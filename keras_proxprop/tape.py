@@ -12,7 +12,7 @@ from keras_proxprop.plan import Plan, check_final_layer
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.recording import Recorder
 from keras_proxprop.solvers.gradient import Gradient
-from keras_proxprop.step_size import as_tensor, check_tau
+from keras_proxprop.step_size import check_tau, tau_of
 
 _warned = weakref.WeakSet()
 
@@ -30,7 +30,8 @@ class ImplicitGradientTape:
 
     Args:
         model: `keras.Model` whose layers are recorded.
-        tau: proximal step size: a positive float or a scalar tensor. Defaults to `1.0`.
+        tau: proximal step size: a positive float, a scalar tensor, or "auto": ten over the
+            mean curvature of each layer, as in `ProxProp`. Defaults to `1.0`.
         solver: "auto" (default), "exact", "cg", or a solver of `keras_proxprop.solvers`.
         final_layer: "explicit" (default, as in the paper) or "implicit": the step of
             layers with no other weighted layer between them and a model output.
@@ -143,7 +144,7 @@ class ImplicitGradientTape:
             [[d[id(use.z)] for use in member.uses] for member in problem.members],
             [[found.get(_key(w)) for w in member.weights] for member in problem.members],
             solver,
-            as_tensor(self._tau, rows.dtype),
+            tau_of(self._tau, rows),
         )
         self._damped.append(damped)
         for member, parts in zip(problem.members, directions):

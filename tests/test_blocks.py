@@ -13,7 +13,7 @@ import tensorflow as tf
 from helpers import assert_close
 from keras.layers import Conv1D, Conv2D, Conv3D, Dense
 
-from keras_proxprop.blocks import find_block
+from keras_proxprop.blocks import correlation, find_block
 from keras_proxprop.blocks.rows import StackedRows
 
 EXACT = 1e-11
@@ -131,11 +131,14 @@ class Case:
             "product": rows.multiply(self.direction(p)),
             "transposed product": tf.concat(rows.multiply_transposed(d), 0),
             "gram": rows.gram(),
+            "gram in control flow": rows.gram_in_control_flow(),
+            "trace": rows.trace(),
             "patch gram": rows.matrix().gram(),
             "gram in float64": rows.gram_in_float64(),
         }
         if hasattr(rows, "_correlation_gram"):
-            said["correlation gram"] = rows._correlation_gram()
+            for way in (correlation.by_filter_gradient, correlation.by_convolution):
+                said[f"correlation gram {way.__name__}"] = rows._correlation_gram(way)
         return said
 
     @property
@@ -148,9 +151,12 @@ class Case:
             "product": a @ self.p,
             "transposed product": a.T @ self.d,
             "gram": a.T @ a,
+            "gram in control flow": a.T @ a,
+            "trace": np.trace(a.T @ a),
             "patch gram": a.T @ a,
             "gram in float64": a.T @ a,
-            "correlation gram": (a.T @ a)[:kernel, :kernel],
+            "correlation gram by_filter_gradient": (a.T @ a)[:kernel, :kernel],
+            "correlation gram by_convolution": (a.T @ a)[:kernel, :kernel],
         }
 
     def check(self, said, tolerance=EXACT):
@@ -250,7 +256,12 @@ def test_correlation_gram_is_exact_on_random_shapes(order):
         a = convolved_patches(layer, inputs)
         rows = find_block(layer)[0].rows(inputs, bias=True)
         what = f"{layer.get_config()} on {shape}"
-        np.testing.assert_allclose(rows._correlation_gram(), a.T @ a, atol=1e-10, err_msg=what)
+        np.testing.assert_allclose(
+            rows._correlation_gram(correlation.by_filter_gradient),
+            a.T @ a,
+            atol=1e-10,
+            err_msg=what,
+        )
         a = np.concatenate([a, np.ones([len(a), 1])], axis=1)
         np.testing.assert_allclose(rows.gram(), a.T @ a, atol=1e-10, err_msg=what)
 

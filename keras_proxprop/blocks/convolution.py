@@ -144,6 +144,22 @@ class ConvolutionRows(Rows):
         kernel = self._correlate(self.images, d)
         return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
 
+    def trace(self):
+        energy = tf.reduce_sum(self.images**2, axis=[0, -1])
+        for axis in reversed(range(len(energy.shape))):
+            energy = tf.reduce_sum(energy * self._coverage(axis), axis=-1)
+        return energy / self.groups + self._ones()
+
+    def _coverage(self, axis):
+        """Returns how many windows see each pixel along an axis."""
+        g, length, (low, _) = self.geometry, size(self.images, axis + 1), self._pads(axis)
+        pixels = (
+            tf.range(length)[:, None] + low - tf.range(g.kernel_size[axis]) * g.dilation[axis]
+        )
+        windows, stride = self.grid[axis], g.strides[axis]
+        seen = (pixels % stride == 0) & (pixels >= 0) & (pixels // stride < windows)
+        return tf.reduce_sum(tf.cast(seen, self.dtype), axis=1)
+
     def gram(self):
         return self._gram(correlation.by_filter_gradient)
 
@@ -224,10 +240,12 @@ class ConvolutionRows(Rows):
             z = self._convolve(images, self._filters(kernel))
         return tape.gradient(z, kernel, output_gradients=d)
 
+    def _pads(self, axis):
+        return self.geometry.pads(axis, size(self.images, axis + 1))
+
     def _paddings(self):
         axes = range(len(self.geometry.kernel_size))
-        pads = [list(self.geometry.pads(a, size(self.images, a + 1))) for a in axes]
-        return [[0, 0]] + pads + [[0, 0]]
+        return [[0, 0]] + [list(self._pads(a)) for a in axes] + [[0, 0]]
 
     @property
     def _strided(self):

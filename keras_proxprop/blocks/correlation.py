@@ -252,9 +252,13 @@ def by_convolution(padded, x, offsets):
     """Returns what `by_filter_gradient` does, from a convolution with `x` for its kernel."""
     n = len(offsets)
     spatial = list(range(1, n + 1))
+    if not isinstance(size(x, 0), int) or size(x, 0) == 0:
+        # A part of the batch may be empty, and no convolution has zero channels.
+        padded, x = (_pad(images, 0, 0, 1) for images in (padded, x))
     images = tf.transpose(padded, [n + 1, *spatial, 0])
     kernel = tf.transpose(x, [*spatial, 0, n + 1])
-    return tf.transpose(tf.nn.convolution(images, kernel), [*spatial, 0, n + 1])
+    product = tf.transpose(tf.nn.convolution(images, kernel), [*spatial, 0, n + 1])
+    return tf.reshape(product, [*offsets, padded.shape[-1], x.shape[-1]])
 
 
 def by_filter_gradient(padded, x, offsets):

@@ -70,6 +70,9 @@ class EmbeddingRows(Rows):
         ones = tf.ones_like(self.indices, self.dtype)
         return tf.math.unsorted_segment_sum(ones, self.indices, self.features)
 
+    def trace(self):
+        return tf.cast(self.count, self.dtype)
+
     def solve(self, d, tau, rest=None):
         """P = (AᵀD + rest) / (counts + 1/τ), sparse where there is no rest."""
         curvature = self.counts() + 1 / tau

@@ -86,6 +86,13 @@ class GenericRows(Rows):
         gradients = tape.gradient(z, values, d, unconnected_gradients="zero")
         return [tf.reshape(g, [-1, 1]) for g in gradients]
 
+    def trace(self):
+        """Returns an estimate of the trace: `‖A v‖²`, right in the mean over signs `v`."""
+        signs = tf.random.stateless_uniform([self.features, 1], [0, 0], 0, 2, tf.int32)
+        v = tf.cast(2 * signs - 1, self.dtype)
+        sizes = [math.prod(shape) for shape in self._shapes]
+        return tf.reduce_sum(self.multiply(tf.split(v, sizes)) ** 2)
+
     def matrix(self):
         sizes = [math.prod(shape) for shape in self._shapes]
 

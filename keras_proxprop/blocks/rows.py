@@ -52,6 +52,10 @@ class Rows:
         """Returns `Aᵀ D`, a direction."""
         raise NotImplementedError
 
+    def trace(self):
+        """Returns the trace of `AᵀA`, the mean over groups where there are several."""
+        raise NotImplementedError
+
     def gram(self):
         """Returns `AᵀA`, `[features, features]`."""
         raise NotImplementedError
@@ -79,6 +83,10 @@ class Rows:
     def solve(self, d, tau, rest=None):
         """Does what a `Solver` does, where there is a closed form."""
         raise NotImplementedError
+
+    def _ones(self):
+        """Returns what the bias's column of ones adds to the trace."""
+        return tf.cast(self.count if self.bias else 0, self.dtype)
 
     def by_group(self, matrix):
         """Returns `[n, columns]` as `[groups, n, columns of one]`; as it is if one group."""
@@ -119,6 +127,9 @@ class MatrixRows(Rows):
     def multiply_transposed(self, d):
         kernel = tf.matmul(self.x, d, transpose_a=True)
         return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+
+    def trace(self):
+        return tf.reduce_sum(self.x**2) + self._ones()
 
     def gram(self):
         gram = tf.matmul(self.x, self.x, transpose_a=True)
@@ -169,6 +180,9 @@ class GroupedRows(Rows):
         kernel = self.side_by_side(tf.matmul(self.x, self.by_group(d), transpose_a=True))
         return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
 
+    def trace(self):
+        return tf.reduce_sum(self.x**2) / self.groups + self._ones()
+
     def gram(self):
         a = tf.concat([self.x, tf.ones_like(self.x[..., :1])], -1) if self.bias else self.x
         return tf.matmul(a, a, transpose_a=True)
@@ -207,6 +221,9 @@ class StackedRows(Rows):
         pieces = tf.split(d, [part.count for part in self.parts], axis=0)
         products = [getattr(part, name)(piece) for part, piece in zip(self.parts, pieces)]
         return [tf.add_n(terms) for terms in zip(*products)]
+
+    def trace(self):
+        return tf.add_n([part.trace() for part in self.parts])
 
     def gram(self):
         return tf.add_n([part.gram() for part in self.parts])

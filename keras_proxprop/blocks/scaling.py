@@ -139,6 +139,9 @@ class ScalingRows(Rows):
         scale = tf.reduce_sum(self.x * d, 0, keepdims=True)
         return [scale, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [scale]
 
+    def trace(self):
+        return tf.reduce_sum(self.x**2) / self.x.shape[-1] + self._ones()
+
     def solve(self, d, tau, rest=None):
         """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest), by centering x: no difference of like numbers."""
         rest = rest or [0.0, 0.0]
