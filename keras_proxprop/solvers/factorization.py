@@ -78,8 +78,8 @@ def _inverse_cholesky(matrix, halvings):
         return _by_halves(matrix, halvings if n > _LEAF else 0)
     if halvings == 0:
         return _by_halves(matrix, 0)
-    branches = [lambda: _by_halves(matrix, 0), lambda: _by_halves(matrix, halvings)]
-    return tf.switch_case(tf.cast(n > _LEAF, tf.int32), branches)
+    halves, whole = lambda: _by_halves(matrix, halvings), lambda: _by_halves(matrix, 0)
+    return tf.cond(n > _LEAF, halves, whole)
 
 
 def _by_halves(matrix, halvings):
