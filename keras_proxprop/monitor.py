@@ -3,31 +3,13 @@
 import collections
 import math
 import numbers
-import time
 
 import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks import find_block
+from keras_proxprop.observing import STATISTICS, Observed, Probe, Timer
 from keras_proxprop.optimizer import find_proxprop
-from keras_proxprop.problem import Member, Problem
-from keras_proxprop.recording import Use
-from keras_proxprop.solvers.exact import add
-from keras_proxprop.solvers.solver import Solver
-
-# What is logged of every layer, in this order.
-STATISTICS = (
-    "cosine",
-    "direction_norm",
-    "gradient_norm",
-    "residual",
-    "rows",
-    "features",
-    "seconds",
-)
-_TIMED_RUNS = 3
-# How many axes there is place for: of all that a layer's call was noted with.
-_AXES = 16
 
 
 class StepMonitor(keras.callbacks.Callback):
@@ -93,7 +75,7 @@ class StepMonitor(keras.callbacks.Callback):
             layers = [layer for layer in self.model._flatten_layers() if layer.built]
             blocks = [block for block in (find_block(x)[0] for x in layers) if block]
             parts = [part for block in blocks for part in block.parts]
-            self._probes = {id(part.weights[0]): _Probe(part) for part in parts}
+            self._probes = {id(part.weights[0]): Probe(part) for part in parts}
         proxprop.observer = self
         # The step that was traced before knows nothing of this one's observer.
         self.model.make_train_function(force=True)
@@ -142,14 +124,14 @@ class StepMonitor(keras.callbacks.Callback):
             key = id(block.weights[0])
             if key not in self._probes:
                 with tf.init_scope():
-                    self._probes[key] = _Probe(block)
+                    self._probes[key] = Probe(block)
             probes.append(self._probes[key])
             # They share one solve: its time is the first one's.
             first = len(probes) == 1
-            probes[-1].solves(_Timer(problem, solver) if first else None)
+            probes[-1].solves(Timer(problem, solver) if first else None)
         due = None if self.every == 1 else self._due
         scale = self.model.optimizer.scale_loss(tf.constant(1.0))
-        return _Observed(solver, problem, probes, due, scale)
+        return Observed(solver, problem, probes, due, scale)
 
     def _table(self):
         head = ("Layer", "cosine", "‖direction‖", "‖gradient‖", "residual", *STATISTICS[4:])
@@ -179,142 +161,3 @@ class _Means(dict):
         self._counts[name] += 1
         before = self.get(name, [0.0] * len(values))
         self[name] = [b + (v - b) / self._counts[name] for b, v in zip(before, values)]
-
-
-class _Probe:
-    """The place of one layer's statistics: what a training step writes and the host reads."""
-
-    def __init__(self, block):
-        self.layer = block.layer.name
-        self.weight = block.weights[0].path
-        self.noted = False
-        self.features = 0
-        self._timer = None
-        self._seconds = None
-        # Every replica has its own, read as their mean.
-        self.values = tf.Variable(
-            tf.zeros(5 + _AXES),
-            trainable=False,
-            synchronization=tf.VariableSynchronization.ON_READ,
-            aggregation=tf.VariableAggregation.MEAN,
-        )
-
-    def solves(self, timer):
-        """Notes that a training step solves for this layer, in the time of `timer`."""
-        self.noted, self._timer = True, timer
-
-    def read(self, jit_compile):
-        """Returns the last noted values in the order of `STATISTICS`."""
-        values = self.values.numpy().tolist()
-        if self._seconds is None:
-            shape = [round(n) for n in values[5:]]
-            self._seconds = self._timer.seconds(shape, jit_compile) if self._timer else 0.0
-        return [*values[:5], self.features, self._seconds]
-
-
-class _Timer:
-    """Times the solver of one problem, on random numbers for its inputs and `D`."""
-
-    def __init__(self, problem, solver):
-        # Plain data: tensors would hold the graph of the step.
-        member = problem.members[0]
-        self._block, self._weights, self._uses = member.block, member.weights, len(member.uses)
-        self._inputs = tf.nest.map_structure(tf.TensorSpec.from_tensor, member.uses[0].inputs)
-        self._columns, self._solver = problem.columns, solver.without_refresh()
-
-    def seconds(self, shapes, jit_compile):
-        """Returns the fastest run's time for inputs of these shapes, one after the other."""
-        shapes = iter(shapes)
-
-        def like(x):
-            shape = [next(shapes) for _ in x.shape]
-            if x.dtype.is_floating:
-                return tf.random.normal(shape, dtype=x.dtype)
-            return tf.zeros(shape, x.dtype)
-
-        inputs = [tf.nest.map_structure(like, self._inputs)] * self._uses
-        rows = self._rows(inputs)
-        d = tf.random.normal([rows.count, self._columns], dtype=rows.dtype)
-
-        @tf.function(jit_compile=jit_compile, autograph=False)
-        def solve(inputs, d):
-            tau = tf.ones([], d.dtype)
-            part = self._solver.solve(self._rows(inputs), d, tau)[0][0]
-            return part.values if isinstance(part, tf.IndexedSlices) else part
-
-        solve(inputs, d).numpy()
-        runs = []
-        for _ in range(_TIMED_RUNS):
-            begin = time.perf_counter()
-            solve(inputs, d).numpy()
-            runs.append(time.perf_counter() - begin)
-        return min(runs)
-
-    def _rows(self, inputs):
-        uses = tuple(Use(self._block, x, None) for x in inputs)
-        return Problem([Member(self._block, uses, self._weights)]).rows()
-
-
-class _Observed(Solver):
-    """Another solver, with statistics of what it does in `probes`, one per member.
-
-    Args:
-        solver: `Solver` to ask.
-        problem: `Problem` that is solved.
-        probes: the `_Probe` of every member of the problem.
-        due: boolean tensor, whether to note this step's statistics; `None` is always.
-        scale: what the loss was multiplied by.
-    """
-
-    def __init__(self, solver, problem, probes, due, scale):
-        self._solver = solver
-        self._problem = problem
-        self._probes = probes
-        self._due = due
-        self._scale = scale
-
-    def solve(self, rows, d, tau, rest=None):
-        direction, damped = self._solver.solve(rows, d, tau, rest)
-
-        def note():
-            return self._statistics(rows, d, tau, rest, direction)
-
-        def keep():
-            return tf.stack([probe.values.read_value() for probe in self._probes])
-
-        values = note() if self._due is None else tf.cond(self._due, note, keep)
-        for i, probe in enumerate(self._probes):
-            probe.features = rows.features
-            probe.values.assign(values[i])
-        return direction, damped
-
-    def _statistics(self, rows, d, tau, rest, direction):
-        # Dense, where an embedding's are slices.
-        direction = [tf.convert_to_tensor(part) for part in direction]
-        products = (
-            rows.multiply_transposed(d),
-            rows.multiply_transposed(rows.multiply(direction)),
-        )
-        gradient, image = (
-            [tf.convert_to_tensor(part) for part in parts] for parts in products
-        )
-        gradient = add(gradient, rest)
-        residual = [a + p / tau - g for a, p, g in zip(image, direction, gradient)]
-        widths = [member.block.columns for member in self._problem.members]
-
-        def dot(left, right):
-            """Returns the inner product of two directions, for every member."""
-            columns = tf.add_n([tf.reduce_sum(a * b, axis=0) for a, b in zip(left, right)])
-            return tf.stack([tf.reduce_sum(part) for part in tf.split(columns, widths)])
-
-        p, g = tf.sqrt(dot(direction, direction)), tf.sqrt(dot(gradient, gradient))
-        cosine = tf.math.divide_no_nan(dot(direction, gradient), p * g)
-        left = tf.math.divide_no_nan(tf.sqrt(dot(residual, residual)), g)
-        scale = tf.cast(self._scale, g.dtype)
-        count = tf.fill(tf.shape(g), tf.cast(rows.count, g.dtype))
-        inputs = tf.nest.flatten(self._problem.members[0].uses[0].inputs)
-        shape = tf.cast(tf.concat([tf.shape(x) for x in inputs], axis=0), g.dtype)
-        shape = tf.pad(shape, [[0, _AXES - shape.shape[0]]])
-        values = tf.stack([cosine, p / scale, g / scale, left, count], axis=1)
-        values = tf.concat([values, tf.tile(shape[None], [len(widths), 1])], axis=1)
-        return tf.cast(values, tf.float32)

@@ -135,3 +135,18 @@ def test_the_choice_at_run_time_follows_the_batch():
         costs = cost.exact(rows, 10, n)
         assert ran[-1] == int(costs["dual"] < costs["primal"])
     assert ran == [1, 0]
+
+
+@pytest.mark.parametrize("count", [8, 500])
+def test_xla_compiles_the_chosen_form_only(count):
+    @tf.function(
+        jit_compile=True,
+        input_signature=[tf.TensorSpec([None, 100]), tf.TensorSpec([None, 60])],
+    )
+    def step(x, d):
+        return Exact().solve(MatrixRows(x, True), d, tf.constant(1.0))
+
+    x, d = tf.random.normal([count, 100]), tf.random.normal([count, 60])
+    hlo = step.experimental_get_compiler_ir(x, d)(stage="optimized_hlo")
+    factorized = {n for n in (count, 101) if f"f64[{n},{n}]" in hlo}
+    assert factorized == {min(count, 101)}

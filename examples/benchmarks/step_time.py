@@ -3,17 +3,17 @@
 Every optimizer trains the same model, compiled in the same way, through `model.fit`. The
 optimizers take turns, a few steps each, so that a change in the machine's speed meets all
 of them; the ratio to Adam is taken turn by turn, and its median and quartiles are printed.
-Peak memory is that of a process of its own per optimizer, over what TensorFlow takes
-before the first step.
+Memory is the peak of a process of its own per optimizer, TensorFlow included (the compiler's
+memory, too), and in brackets the peak of its steps once they are compiled.
 
     python examples/benchmarks/step_time.py --task mlp64 convnet500 --jit no
 """
 
 import argparse
 import csv
+import ctypes
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
@@ -140,15 +140,27 @@ def measure(task, names, jit, turns):
 
 
 def peak_memory(task, name, jit):
-    """Returns the MiB that training takes at most, in a process of its own."""
+    """Returns the MiB of a process that trains: at most, and at most after two steps."""
     command = [sys.executable, __file__, "--memory", task, name, str(int(jit))]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [float(number) for number in output.split()[-2:]]
 
 
 def print_peak_memory(task, name, jit):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    Runner(task, name, jit).run(4)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    runner = Runner(task, name, jit)
+    runner.run(2)
+    first = _peak()
+    # Linux: what the compiler has freed goes back, and the peak is counted anew.
+    ctypes.CDLL(None).malloc_trim(0)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    runner.run(4)
+    print(max(first, _peak()), _peak())
+
+
+def _peak():
+    """Returns the peak resident size of this process in MiB, since it was last reset."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main():
@@ -178,14 +190,17 @@ def main():
                 low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
                 spread = f"[{low:.2f}, {high:.2f}]"
                 line = f"  {name:14s}{1e3 * seconds:8.1f} ms  {ratio:5.2f} {spread}"
-                memory = None
+                memory = [None, None]
                 if not args.no_memory:
                     memory = peak_memory(task, name, jit)
                     base = base or memory
-                    line += f"  {memory:6.0f} MiB  {memory / base:5.2f}"
+                    whole, steps = (a / b for a, b in zip(memory, base))
+                    line += (
+                        f"  {memory[0]:6.0f} [{memory[1]:.0f}] MiB  {whole:.2f} [{steps:.2f}]"
+                    )
                 print(line, flush=True)
                 if args.csv:
-                    row = [task, batch, int(jit), name, seconds, ratio, low, high, memory]
+                    row = [task, batch, int(jit), name, seconds, ratio, low, high, *memory]
                     with args.csv.open("a", newline="") as file:
                         csv.writer(file).writerow(row)
 

@@ -1,5 +1,7 @@
 """What a step costs, counted in multiply-adds of a matrix product."""
 
+import functools
+
 import tensorflow as tf
 
 # Measured on two cores against a matrix product's multiply-adds: the inverse of a Cholesky
@@ -76,11 +78,16 @@ def cheapest(rows, costs, branches):
         return branches[best[_TYPICAL]]()
     names = [name for name in branches if name in best]
     prices = costs(tf.cast(rows.count, tf.float32))
-    index, lowest = tf.constant(0), prices[names[0]]
-    for i, name in enumerate(names[1:], 1):
-        index = tf.where(prices[name] < lowest, i, index)
-        lowest = tf.minimum(lowest, prices[name])
-    return tf.switch_case(index, [branches[name] for name in names])
+
+    def choose(first, *others):
+        if not others:
+            return branches[first]()
+        lowest = functools.reduce(tf.minimum, [prices[name] for name in others])
+        return tf.cond(prices[first] <= lowest, branches[first], lambda: choose(*others))
+
+    # Not `tf.switch_case`: XLA would try to find its arguments' values while it compiles, by
+    # running, in an interpreter, all of the model that they come from.
+    return choose(*names)
 
 
 def _solve(n, columns):

@@ -124,11 +124,11 @@ def dual(rows, d, tau, rest=None):
         # The last product too: in it cancels what rounding adds to K⁻¹ D. A few columns at a
         # time: XLA sets memory aside for this branch whether or not it is taken.
         pieces = []
+        rows64, tau64 = rows.cast(tf.float64), tf.cast(tau, tf.float64)
         for start in range(0, d.shape[-1], _COLUMNS):
             columns = (..., slice(start, start + _COLUMNS))
             rest64 = rest and [tf.cast(part[columns], tf.float64) for part in rest]
-            d64, tau64 = tf.cast(d[columns], tf.float64), tf.cast(tau, tf.float64)
-            p = direction(inverse, rows.cast(tf.float64), d64, tau64, rest64)
+            p = direction(inverse, rows64, tf.cast(d[columns], tf.float64), tau64, rest64)
             pieces.append([tf.cast(part, d.dtype) for part in p])
         return [tf.concat(parts, axis=-1) for parts in zip(*pieces)]
 

@@ -78,7 +78,7 @@ def _in_float64(gram, shift, use):
     damping, factor, _ = tf.while_loop(
         lambda damping, _, trusted: ~trusted & (damping <= _DAMPING),
         attempt,
-        (tf.constant(0.0, tf.float64), tf.zeros_like(gram), tf.constant(False)),
+        (tf.constant(0.0, tf.float64), gram, tf.constant(False)),
         shape_invariants=(tf.TensorShape([]), gram.shape, tf.TensorShape([])),
     )
     # What is not finite was not damped: the input was not finite.
@@ -106,14 +106,16 @@ def _inverse_cholesky(matrix, halvings):
         return _by_halves(matrix, halvings if n > _LEAF else 0)
     if halvings == 0:
         return _by_halves(matrix, 0)
-    branches = [lambda: _by_halves(matrix, 0), lambda: _by_halves(matrix, halvings)]
-    return tf.switch_case(tf.cast(n > _LEAF, tf.int32), branches)
+    halves, whole = lambda: _by_halves(matrix, halvings), lambda: _by_halves(matrix, 0)
+    return tf.cond(n > _LEAF, halves, whole)
 
 
 def _by_halves(matrix, halvings):
     n = size(matrix, -1)
     if halvings == 0:
-        identity = tf.eye(n, batch_shape=matrix.shape[:-2], dtype=matrix.dtype)
+        # A constant identity, or zeros to start from above, would be made and kept for every
+        # branch, taken or not: 100 MiB for a net of three wide layers.
+        identity = tf.linalg.diag(tf.linalg.diag_part(matrix) * 0 + 1)
         return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
     half = n // 2
     first = _by_halves(matrix[..., :half, :half], halvings - 1)
