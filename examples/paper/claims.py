@@ -1,42 +1,11 @@
-"""What the runs of `train.py` say about the paper's claims: plots, and tables in Markdown."""
+"""What the runs of `train.py` say about the paper's claims, as tables in Markdown."""
 
 import math
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from _results import best, grouped, markdown, median, reached, spread, text
 
 # How far below BackProp's a validation accuracy counts as not worse.
 _ACCURACY = 0.005
-
-
-def plot(rows, path, title):
-    """Plots training loss and validation accuracy against epochs and seconds.
-
-    Lines are medians over seeds, with every seed's own behind them.
-    """
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    panels = [(what, at) for what in ("loss", "val_accuracy") for at in ("epoch", "seconds")]
-    names = {"loss": "training loss, all examples", "val_accuracy": "validation accuracy"}
-    for ax, (what, at) in zip(axes.flat, panels):
-        for i, (method, own) in enumerate(grouped(rows, "method").items()):
-            for seed_rows in grouped(own, "seed").values():
-                x, y = zip(*((r[at], r[what]) for r in seed_rows))
-                ax.plot(x, y, color=f"C{i}", alpha=0.3, linewidth=0.8)
-            epochs = list(grouped(own, "epoch").values())
-            x, y = zip(*((_median(e, at), _median(e, what)) for e in epochs))
-            ax.plot(x, y, color=f"C{i}", label=method)
-        ax.set(xlabel="seconds of training" if at == "seconds" else at, ylabel=names[what])
-        if what == "loss":
-            ax.set_yscale("log")
-        ax.grid(alpha=0.3)
-    axes[0, 0].legend()
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def report(rows, title):
@@ -153,10 +122,6 @@ def _stability(numbers):
         f"seeds that end below their first training loss: {counts}",
         _yes(bool(exact) and all(all(stable(m)) for m in exact)),
     ]
-
-
-def _median(rows, key):
-    return median([r[key] for r in rows])
 
 
 def _yes(holds):

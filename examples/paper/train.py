@@ -29,8 +29,9 @@ import keras
 import _data
 import _models
 import _results
+from _plots import plot
 from _training import Run
-from claims import plot, report
+from claims import report
 from keras_proxprop import ProxProp, solvers
 
 
@@ -126,6 +127,7 @@ class Experiment:
                 print(f"  seed {seed} needs about {left:.1f} hours more", flush=True)
         for method in runs:
             self._state(method, seed).unlink(missing_ok=True)
+        keras.utils.clear_session()
 
     def _run(self, method, seed):
         """Returns the run as it was saved or begins, `None` if it is finished."""
@@ -145,9 +147,9 @@ class Experiment:
             model = _models.paper_mlp(shape, shrink=20 if quick else 1)
         else:
             model = _models.paper_convnet(shape)
-        loss, batch_size = _models.class_loss, 100 if quick else 500
-        optimizer = self._makers[method]()
-        run = Run(model, optimizer, loss, self._data, batch_size, seed, self.args.jit)
+        optimizer, batch_size = self._makers[method](), 100 if quick else 500
+        loss = _models.class_loss
+        run = Run(model, loss, self._data, batch_size, seed, optimizer, self.args.jit)
         if done >= 0:
             run.load(state)
         return run
@@ -215,7 +217,8 @@ def main(argv=None):
     if not rows:
         raise SystemExit(f"No results in {experiment.csv}: run without --report first.")
     path = args.out / f"{experiment.name}.png"
-    plot(rows, path, experiment.name)
+    panels = [(at, what) for what in ("loss", "val_accuracy") for at in ("epoch", "seconds")]
+    plot(rows, path, experiment.name, panels, name="method", step="epoch")
     print(f"\n{report(rows, experiment.name)}\n\nFigures in {experiment.csv}, plots in {path}")
 
 
