@@ -47,9 +47,8 @@ def load(name):
     if name == "digits":
         x, y = _digits()
     elif name == "fashion_mnist" and FASHION_MNIST.is_dir():
-        x, y = _idx(FASHION_MNIST / "train-images-idx3-ubyte.gz", 16), None
+        x = _idx(FASHION_MNIST / "train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1)
         y = _idx(FASHION_MNIST / "train-labels-idx1-ubyte.gz", 8)
-        x = x.reshape(-1, 28, 28, 1)
     elif name in DATASETS:
         x, y = _from_tfds(name)
     else:
@@ -91,7 +90,7 @@ def _from_tfds(name):
     try:
         import tensorflow_datasets as tfds
 
-        data = tfds.as_numpy(tfds.load(name, split="train", batch_size=-1))
+        pieces = list(tfds.as_numpy(tfds.load(name, split="train", batch_size=1000)))
     except Exception as error:
         way = "It is downloaded once, into ~/tensorflow_datasets, which may be copied here."
         if name == "fashion_mnist":
@@ -100,4 +99,4 @@ def _from_tfds(name):
             f"The data set {name!r} could not be loaded by tensorflow_datasets "
             f"({type(error).__name__}: {error}). {way} `digits` is always there."
         ) from error
-    return data["image"], data["label"]
+    return [np.concatenate([piece[key] for piece in pieces]) for key in ("image", "label")]
