@@ -147,12 +147,17 @@ def _walk(name, task, losses, farthest):
             missing = [at(k) for k in ks if text(at(k)) not in losses]
             if missing:
                 return missing, best
-            k = min(ks, key=lambda k: losses[text(at(k))])
+            # What diverged is no number, and worse than any.
+            k = min(ks, key=lambda k: _inf_for_nan(losses[text(at(k))]))
             if abs(k) == farthest or k not in (ks[0], ks[-1]):
                 break
             ks = [k - 1, *ks] if k == ks[0] else [*ks, k + 1]
         best = at(k)
     return [], best
+
+
+def _inf_for_nan(loss):
+    return math.inf if math.isnan(loss) else loss
 
 
 def text(arguments):

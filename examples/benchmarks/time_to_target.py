@@ -95,11 +95,9 @@ class Benchmark:
         return [r for r in self.rows() if all(r[k] == v for k, v in wanted.items())]
 
     def _settings(self):
-        args = self.args
-        budget = float(f"{args.budget:g}")
-        return {"dataset": args.dataset, "quick": int(args.quick), "jit": int(args.jit)} | {
-            "budget": int(budget) if budget.is_integer() else budget
-        }
+        names = "dataset", "quick", "jit", "budget", "tuning"
+        values = {name: getattr(self.args, name) for name in names}
+        return {k: int(v) if isinstance(v, bool) else v for k, v in values.items()}
 
     def _group(self, task, stage, members, seed, budget):
         """Trains with some optimizers in turns, and writes what came of them."""
@@ -114,9 +112,9 @@ class Benchmark:
         turns = _TURNS[stage]
         for turn in range(turns + 1):
             until = budget * (turn / turns) ** _GROWTH
-            # Each is the first one in its turn: a process that others made wait is slower.
-            order = [(i + turn) % len(runs) for i in range(len(runs))]
-            for i in order:
+            for i in range(len(runs)):
+                # Another one begins each time.
+                i = (i + turn) % len(runs)
                 runs[i].train(seconds=until)
                 if stage == "final" or turn == turns:
                     rows[i].append(self._row(task, stage, *members[i], seed, turn, runs[i]))
