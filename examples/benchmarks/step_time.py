@@ -20,56 +20,26 @@ import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_proxprop
+from _models import mlp, paper_convnet, paper_mlp, resnet_like, sequence_dense
 from keras_proxprop import solvers
-
-L = keras.layers
-
-
-def mlp(features, *widths, classes=10):
-    hidden = [L.Dense(width, activation="relu") for width in widths]
-    return keras.Sequential([keras.Input((features,)), *hidden, L.Dense(classes)])
-
-
-def paper_convnet():
-    layers = [keras.Input((32, 32, 3))]
-    for filters in (16, 20, 20):
-        layers += [L.Conv2D(filters, 5, padding="same", activation="relu"), L.MaxPooling2D()]
-    return keras.Sequential([*layers[:-1], L.Flatten(), L.Dense(10)])
-
-
-def resnet_like():
-    inputs = keras.Input((32, 32, 3))
-    x = L.Conv2D(64, 3, padding="same", activation="relu")(inputs)
-    for _ in range(2):
-        y = L.Conv2D(64, 3, padding="same", use_bias=False)(x)
-        y = L.Activation("relu")(L.BatchNormalization()(y))
-        y = L.BatchNormalization()(L.Conv2D(64, 3, padding="same", use_bias=False)(y))
-        x = L.Activation("relu")(L.add([x, y]))
-    return keras.Model(inputs, L.Dense(10)(L.GlobalAveragePooling2D()(x)))
-
-
-def sequence_dense():
-    layers = [L.Dense(512, activation="relu"), L.Dense(512, activation="relu")]
-    pooled = [L.GlobalAveragePooling1D(), L.Dense(10)]
-    return keras.Sequential([keras.Input((128, 512)), *layers, *pooled])
-
 
 # name: (what it is, model, input shape, batch size)
 TASKS = {
     "paper_mlp500": (
         "paper's MLP 3072-4000-1000-4000-10",
-        lambda: mlp(3072, 4000, 1000, 4000),
+        lambda: paper_mlp((3072,)),
         (3072,),
         500,
     ),
-    "mlp64": ("MLP 784-1000³-10", lambda: mlp(784, 1000, 1000, 1000), (784,), 64),
-    "mlp500": ("MLP 784-1000³-10", lambda: mlp(784, 1000, 1000, 1000), (784,), 500),
+    "mlp64": ("MLP 784-1000³-10", lambda: mlp((784,), 1000, 1000, 1000), (784,), 64),
+    "mlp500": ("MLP 784-1000³-10", lambda: mlp((784,), 1000, 1000, 1000), (784,), 500),
     "convnet64": ("paper's ConvNet", paper_convnet, (32, 32, 3), 64),
     "convnet500": ("paper's ConvNet", paper_convnet, (32, 32, 3), 500),
     "resnet64": ("ResNet-like, 64 channels, 32×32", resnet_like, (32, 32, 3), 64),
