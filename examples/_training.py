@@ -64,6 +64,8 @@ class Run:
         os.replace(part, path)
 
     def load(self, path):
+        if not self._warm:
+            self._warm_up()
         with np.load(path) as state:
             self.seconds, self.steps = float(state["seconds"]), int(state["steps"])
             for i, variable in enumerate(self._variables()):
@@ -78,17 +80,12 @@ class Run:
         return self.model.train_on_batch(self.data.x[batch], self.data.y[batch])
 
     def _warm_up(self):
-        variables = self._variables()
-        before = [v.numpy() for v in variables]
+        before = {id(v): v.numpy() for v in self._variables()}
         for _ in range(2):
             self._step()
-        if len(self._variables()) != len(variables):
-            raise RuntimeError(
-                f"{self.model.optimizer.name} made variables in its first step, which cannot "
-                "be set back to what they were before."
-            )
-        for variable, value in zip(variables, before):
-            variable.assign(value)
+        for variable in self._variables():
+            # What a ProxProp's memory makes in its first step is zero before it.
+            variable.assign(before.get(id(variable), np.zeros(variable.shape)))
         self._warm = True
 
     def _variables(self):

@@ -8,6 +8,7 @@ import warnings
 import keras
 import tensorflow as tf
 
+from keras_proxprop.solvers.auto import Auto
 from keras_proxprop.solvers.averaged import Averaged, AveragedGram
 
 
@@ -110,8 +111,8 @@ class CurvatureMemory:
 
 def check_memory(memory, solver):
     """Returns `memory` as a `CurvatureMemory` or `None`."""
-    if memory == "auto":
-        return CurvatureMemory() if solver.exact else None
+    if isinstance(memory, str) and memory == "auto":
+        return CurvatureMemory() if isinstance(solver, Auto) else None
     if memory is not None and not isinstance(memory, CurvatureMemory):
         raise TypeError(
             "Argument `memory` must be 'auto', None or a `keras_proxprop.CurvatureMemory`. "

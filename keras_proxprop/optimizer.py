@@ -35,20 +35,21 @@ class ProxProp(keras.optimizers.Optimizer):
         inner_optimizer: name, config or instance of any Keras optimizer: what makes the
             step with the directions. Defaults to `"adam"`.
         learning_rate: the inner optimizer's learning rate: a float, a
-            `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default), which
-            leaves it as it is.
+            `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default): 0.002
+            where `inner_optimizer` is `"adam"`, else as the inner optimizer has it.
         tau: proximal step size τ: a positive float, a `LearningRateSchedule` of the
             inner optimizer's iterations, or "auto": for every layer ten over its mean
             curvature, `10 F / trace(AᵀA)` with `F` features, whatever the scale of its inputs
             and the number of its rows. Small values approach `tau` times the gradient, large
-            ones the least-squares step. Defaults to `1.0`.
+            ones the least-squares step. Defaults to `"auto"`; the paper takes 1 and 0.05.
         solver: "auto" (default: exact, by conjugate gradients where that costs too
             much), "exact", "cg", or a solver of `keras_proxprop.solvers`.
         final_layer: "explicit" (default, as in the paper) or "implicit": the step of
             layers with no other weighted layer between them and a model output.
         exclude: layers that take explicit steps: names, types or instances.
         memory: a `keras_proxprop.CurvatureMemory`, which keeps Gram matrices averaged over
-            batches, or `None` (default): every step uses its batch's own, as in the paper.
+            batches, or `None`: every step uses its batch's own, as in the paper. Defaults to
+            `"auto"`: a `CurvatureMemory()` where `solver` is "auto", else `None`.
         name: name of the optimizer.
         **kwargs: further arguments of the inner optimizer (`weight_decay`, `clipnorm`,
             `use_ema`, `gradient_accumulation_steps`, `momentum`, ...), where that is a name
@@ -68,7 +69,8 @@ class ProxProp(keras.optimizers.Optimizer):
     The paper's setting for fully connected networks:
 
     >>> sgd = keras.optimizers.SGD(1.0, momentum=0.95, nesterov=True)
-    >>> model.compile(optimizer=keras_proxprop.ProxProp(sgd, tau=0.05), loss="mse")
+    >>> proxprop = keras_proxprop.ProxProp(sgd, tau=0.05, memory=None)
+    >>> model.compile(optimizer=proxprop, loss="mse")
 
     Source: Frerix et al., *Proximal Backpropagation*, ICLR 2018, Algorithm 1.
     """
@@ -77,11 +79,11 @@ class ProxProp(keras.optimizers.Optimizer):
         self,
         inner_optimizer="adam",
         learning_rate=None,
-        tau=1.0,
+        tau="auto",
         solver="auto",
         final_layer="explicit",
         exclude=(),
-        memory=None,
+        memory="auto",
         name=None,
         **kwargs,
     ):

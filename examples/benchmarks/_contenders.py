@@ -93,6 +93,10 @@ PROXPROP = {
     "proxprop-untuned": Contender(ProxProp, {}),
     "proxprop": Contender(ProxProp, _LEARNING_RATE),
     "proxprop-tau": Contender(ProxProp, {**_LEARNING_RATE, "tau": 1.0}),
+    # The paper's step: every batch's own Gram matrix, and a τ that is told.
+    "proxprop-batch": Contender(
+        lambda **tuned: ProxProp(memory=None, **{"tau": 1.0, **tuned}), _LEARNING_RATE
+    ),
 }
 CONTENDERS = {
     "adam": Contender(keras.optimizers.Adam, _LEARNING_RATE),
