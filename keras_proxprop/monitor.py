@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks import find_block
+from keras_proxprop.blocks.slices import weight_key
 from keras_proxprop.optimizer import find_proxprop
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.recording import Use
@@ -93,7 +94,7 @@ class StepMonitor(keras.callbacks.Callback):
             layers = [layer for layer in self.model._flatten_layers() if layer.built]
             blocks = [block for block in (find_block(x)[0] for x in layers) if block]
             parts = [part for block in blocks for part in block.parts]
-            self._probes = {id(part.weights[0]): _Probe(part) for part in parts}
+            self._probes = {weight_key(p.weights[0]): _Probe(p) for p in parts if p.weights}
         proxprop.observer = self
         # The step that was traced before knows nothing of this one's observer.
         self.model.make_train_function(force=True)
@@ -139,7 +140,7 @@ class StepMonitor(keras.callbacks.Callback):
         """Returns a solver that solves `problem` as `solver` does, and takes notes."""
         probes = []
         for block in (member.block for member in problem.members):
-            key = id(block.weights[0])
+            key = weight_key(block.weights[0])
             if key not in self._probes:
                 with tf.init_scope():
                     self._probes[key] = _Probe(block)
@@ -185,7 +186,7 @@ class _Probe:
     """The place of one layer's statistics: what a training step writes and the host reads."""
 
     def __init__(self, block):
-        self.layer = block.layer.name
+        self.layer = block.shown.name
         self.weight = block.weights[0].path
         self.noted = False
         self.features = 0

@@ -1,10 +1,12 @@
 """Which layers of a model take an implicit step, and why the others do not."""
 
+import collections
 import inspect
 
 import keras
 
 from keras_proxprop.blocks import find_block
+from keras_proxprop.blocks.slices import variable_of
 
 FINAL = "final layer"
 ELSEWHERE = "called inside a tf.function or control flow of its own"
@@ -64,6 +66,15 @@ class Plan:
                 if any(inner is layer for inner in owner._flatten_layers()):
                     return True
         return False
+
+
+def shared_variables(blocks):
+    """Returns the ids of the variables that blocks of several layers call theirs."""
+    owners = collections.defaultdict(set)
+    for block in blocks:
+        for weight in block.weights:
+            owners[id(variable_of(weight))].add(id(block.whole))
+    return {variable for variable, wholes in owners.items() if len(wholes) > 1}
 
 
 def check_exclude(exclude):
