@@ -6,6 +6,8 @@ import inspect
 import keras
 
 from keras_proxprop.blocks import find_block
+from keras_proxprop.blocks.cells import CellBlock
+from keras_proxprop.blocks.recurrent import cells_of
 from keras_proxprop.blocks.slices import variable_of
 
 FINAL = "final layer"
@@ -54,8 +56,19 @@ class Plan:
         key = id(layer)
         if key not in self._found:
             excluded = self._excluded(layer)
-            self._found[key] = (None, "excluded") if excluded else find_block(layer)
+            self._found[key] = (None, "excluded") if excluded else self._find_block(layer)
         return self._found[key]
+
+    def _find_block(self, layer):
+        block, why = find_block(layer)
+        if isinstance(block, CellBlock):
+            # Where the layer that loops over it cannot be seen, neither can the cell.
+            for owner in self.model._flatten_layers():
+                looped = isinstance(owner, keras.layers.RNN)
+                if looped and any(cell is layer for cell in cells_of(owner)):
+                    if find_block(owner)[0] is None:
+                        return find_block(owner)
+        return block, why
 
     def _excluded(self, layer):
         if any(_matches(entry, layer) for entry in self.exclude):

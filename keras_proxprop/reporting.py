@@ -127,7 +127,7 @@ def layer_reports(model, batch_size=None, optimizer=None):
                 if held:
                     reports.append(_frozen_report(layer, shown))
                 continue
-            why = plan.reason(layer) or plan.reason(shown)
+            why = plan.reason(layer)
             if why is None and id(layer) not in uses:
                 why = ELSEWHERE if id(layer) in recorder.elsewhere else "not called"
             if why is None and any(id(w) in shared for w in own):

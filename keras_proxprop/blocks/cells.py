@@ -17,6 +17,9 @@ from keras_proxprop.blocks.rows import PartitionedRows
 from keras_proxprop.blocks.slices import WeightSlice
 from keras_proxprop.blocks.stateless import product
 
+# Why a cell has no step of its own; it may be run with others that have.
+FROZEN = "frozen"
+
 
 class LinearMap(Block):
     """One of a cell's linear maps: `z = [x | h | 1] @ [kernel; recurrent kernel; bias]`.
@@ -78,7 +81,7 @@ class CellBlock(Block):
     @classmethod
     def reason_against(cls, layer):
         if not layer.trainable_variables:
-            return "frozen"
+            return FROZEN
         if layer.recurrent_dropout:
             return "recurrent_dropout"
         if layer.dropout and getattr(layer, "implementation", 2) == 1:
@@ -160,7 +163,15 @@ class CellBlock(Block):
     def recurrent(self, columns=slice(None)):
         """Returns the function `h @ recurrent_kernel`, the weights hidden from the tape."""
         kernel = self.value(self.layer.recurrent_kernel)[:, columns]
-        return lambda h: product(tf.matmul, h, [kernel])
+
+        @tf.custom_gradient
+        def hidden(h):
+            # With the kernel itself, as in `product`, but without a tape inside of the loop.
+            return tf.matmul(h, tf.stop_gradient(kernel)), lambda d: tf.matmul(
+                d, kernel, transpose_b=True
+            )
+
+        return hidden
 
     def value(self, variable):
         return tf.cast(tf.convert_to_tensor(variable), self.layer.compute_dtype)

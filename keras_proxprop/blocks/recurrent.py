@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.cells import GRUCellBlock, LSTMCellBlock, SimpleRNNCellBlock
+from keras_proxprop.blocks.cells import FROZEN, GRUCellBlock, LSTMCellBlock, SimpleRNNCellBlock
 
 _CELLS = {
     cell_class: block
@@ -33,7 +33,7 @@ class RecurrentBlock(Block):
 
     def __init__(self, layer):
         super().__init__(layer)
-        self._cells = [_CELLS[type(cell)](cell) for cell in cells_of(layer)]
+        self._cells = [_block_class(cell)(cell) for cell in cells_of(layer)]
         for part in self.parts:
             part.whole = self
             if len(self._cells) == 1:
@@ -44,12 +44,15 @@ class RecurrentBlock(Block):
         if type(layer).inner_loop not in _LOOPS:
             return f"{type(layer).__name__} overrides inner_loop()"
         for cell in cells_of(layer):
-            if type(cell) not in _CELLS:
+            block = _block_class(cell)
+            if block is None:
                 return f"no block for {type(cell).__name__}"
-            why = _CELLS[type(cell)].reason_against(cell)
-            if why and why != "frozen":
+            if type(cell).call not in [c.call for c in block.layer_classes]:
+                return f"{type(cell).__name__} overrides call()"
+            why = block.reason_against(cell)
+            if why and why != FROZEN:
                 return why
-        return None if layer.trainable_variables else "frozen"
+        return None if layer.trainable_variables else FROZEN
 
     @property
     def parts(self):
@@ -120,6 +123,11 @@ def cells_of(layer):
     if isinstance(layer, keras.layers.StackedRNNCells):
         return [inner for cell in layer.cells for inner in cells_of(cell)]
     return [layer]
+
+
+def _block_class(cell):
+    """Returns the block class for a cell, `None` if there is none."""
+    return next((_CELLS[c] for c in type(cell).__mro__ if c in _CELLS), None)
 
 
 def _from(note, first):
