@@ -306,7 +306,8 @@ class _Observed(Solver):
         def dot(left, right):
             """Returns the inner product of two directions, for every member."""
             columns = tf.add_n([tf.reduce_sum(a * b, axis=0) for a, b in zip(left, right)])
-            return tf.stack([tf.reduce_sum(part) for part in tf.split(columns, widths)])
+            parts = tf.split(columns, widths) if len(widths) > 1 else [columns]
+            return tf.stack([tf.reduce_sum(part) for part in parts])
 
         p, g = tf.sqrt(dot(direction, direction)), tf.sqrt(dot(gradient, gradient))
         cosine = tf.math.divide_no_nan(dot(direction, gradient), p * g)

@@ -13,6 +13,7 @@ from keras_proxprop.blocks.einsum_dense import EinsumDenseBlock
 from keras_proxprop.blocks.embedding import EmbeddingBlock
 from keras_proxprop.blocks.generic import GenericBlock
 from keras_proxprop.blocks.recurrent import RecurrentBlock
+from keras_proxprop.blocks.reversible_embedding import ReversibleEmbeddingBlock
 from keras_proxprop.blocks.scaling import NormalizationBlock, PReLUBlock, RMSNormalizationBlock
 from keras_proxprop.blocks.separable import SeparableBlock
 from keras_proxprop.blocks.transposed import TransposedConvolutionBlock
@@ -29,6 +30,7 @@ _BLOCKS = {
         SeparableBlock,
         TransposedConvolutionBlock,
         EmbeddingBlock,
+        ReversibleEmbeddingBlock,
         NormalizationBlock,
         RMSNormalizationBlock,
         PReLUBlock,

@@ -20,7 +20,7 @@ class EmbeddingBlock(Block):
 
     @property
     def weights(self):
-        return [self.layer._embeddings]
+        return [w for w in [self.layer._embeddings] if w.trainable]
 
     def call(self, note, inputs, **_):
         # Nothing but the weights has a gradient here, and theirs follows from `∂L/∂z`.

@@ -30,7 +30,8 @@ class ScalingBlock(Block):
 
     @classmethod
     def reason_against(cls, layer):
-        if getattr(layer, "synchronized", False):
+        strategy = tf.distribute.get_strategy()
+        if getattr(layer, "synchronized", False) and strategy.num_replicas_in_sync > 1:
             return "synchronized across replicas"
         weights = cls._weights(layer)
         if not weights:
