@@ -30,12 +30,13 @@ class ScalingBlock(Block):
 
     @classmethod
     def reason_against(cls, layer):
-        strategy = tf.distribute.get_strategy()
-        if getattr(layer, "synchronized", False) and strategy.num_replicas_in_sync > 1:
-            return "synchronized across replicas"
         weights = cls._weights(layer)
         if not weights:
             return "no weights"
+        strategy = getattr(weights[0]._value, "distribute_strategy", None)
+        if getattr(layer, "synchronized", False) and strategy is not None:
+            if strategy.num_replicas_in_sync > 1:
+                return "synchronized across replicas"
         return None if weights[0].trainable else "its scale is frozen"
 
     @classmethod
