@@ -9,7 +9,7 @@ import tensorflow as tf
 from helpers import assert_close
 from keras import layers
 
-from keras_proxprop import ImplicitGradientTape, ProxProp, solvers
+from keras_proxprop import ImplicitGradientTape, ProxProp, StepMonitor, solvers
 from keras_proxprop.blocks import find_block
 from keras_proxprop.reporting import layer_reports
 
@@ -513,3 +513,15 @@ def test_a_layer_before_a_final_recurrent_one_steps_implicitly(mode):
     model(x)
     same = [np.allclose(p, g, rtol=1e-4, atol=1e-5) for p, g in zip(implicit(), plain())]
     assert same == [False] * 3 + [True] * 3
+
+
+def test_the_problems_of_a_gru_are_observed_one_by_one():
+    model = keras.Sequential([layers.GRU(3, name="gru"), layers.Dense(1)])
+    model.compile(ProxProp(), loss="mse", jit_compile=False)
+    x, y = tf.random.normal([8, TIME, 2]), tf.zeros([8, 1])
+    history = model.fit(
+        x, y, batch_size=4, verbose=0, callbacks=[StepMonitor(1)], epochs=2
+    ).history
+    for weight in ("kernel/gates", "kernel/candidate", "recurrent_kernel/candidate"):
+        (name,) = [n for n in history if n.endswith(f"/{weight}/residual")]
+        assert max(history[name]) < 1e-4

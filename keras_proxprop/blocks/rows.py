@@ -240,7 +240,10 @@ class StackedRows(Rows):
         return tf.add_n([part.gram_in_float64() for part in self.parts])
 
     def matrix(self):
-        return MatrixRows(tf.concat([p.matrix().x for p in self.parts], 0), self.bias)
+        matrices = [part.matrix() for part in self.parts]
+        if isinstance(matrices[0], PartitionedRows):
+            return PartitionedRows.stack(matrices)
+        return MatrixRows(tf.concat([matrix.x for matrix in matrices], 0), self.bias)
 
 
 def border(gram, sums, count):
