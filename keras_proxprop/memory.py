@@ -8,6 +8,7 @@ import warnings
 import keras
 import tensorflow as tf
 
+from keras_proxprop.blocks.slices import weight_key
 from keras_proxprop.solvers.auto import Auto
 from keras_proxprop.solvers.averaged import Averaged, AveragedGram
 
@@ -104,9 +105,9 @@ class CurvatureMemory:
             state: function that returns the `AveragedGram` to use; `None` to only `choose`.
         """
         averaged = Averaged(solver, self.decay, self.refresh_every, state)
-        if rows.can_average and (self.layers == "all" or averaged.pays(rows, columns)):
-            return averaged
-        return solver
+        if rows.closed_form or not rows.can_average:
+            return solver
+        return averaged if self.layers == "all" or averaged.pays(rows, columns) else solver
 
 
 def check_memory(memory, solver):
@@ -156,7 +157,7 @@ class Curvatures:
 
     def solver(self, problem, rows, solver):
         """Returns what solves `problem`: `solver`, or an `Averaged`."""
-        key = id(problem.members[0].weights[0]), rows.features, rows.groups
+        key = weight_key(problem.members[0].weights[0]), rows.features, rows.groups
 
         def state():
             if key not in self._states:

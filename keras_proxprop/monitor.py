@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks import find_block
+from keras_proxprop.blocks.slices import weight_key
 from keras_proxprop.observing import STATISTICS, Observed, Probe, Timer
 from keras_proxprop.optimizer import find_proxprop
 
@@ -75,7 +76,7 @@ class StepMonitor(keras.callbacks.Callback):
             layers = [layer for layer in self.model._flatten_layers() if layer.built]
             blocks = [block for block in (find_block(x)[0] for x in layers) if block]
             parts = [part for block in blocks for part in block.parts]
-            self._probes = {id(part.weights[0]): Probe(part) for part in parts}
+            self._probes = {weight_key(p.weights[0]): Probe(p) for p in parts if p.weights}
         proxprop.observer = self
         # The step that was traced before knows nothing of this one's observer.
         self.model.make_train_function(force=True)
@@ -121,7 +122,7 @@ class StepMonitor(keras.callbacks.Callback):
         """Returns a solver that solves `problem` as `solver` does, and takes notes."""
         probes = []
         for block in (member.block for member in problem.members):
-            key = id(block.weights[0])
+            key = weight_key(block.weights[0])
             if key not in self._probes:
                 with tf.init_scope():
                     self._probes[key] = Probe(block)

@@ -28,7 +28,7 @@ class Probe:
     """The place of one layer's statistics: what a training step writes and the host reads."""
 
     def __init__(self, block):
-        self.layer = block.layer.name
+        self.layer = block.shown.name
         self.weight = block.weights[0].path
         self.noted = False
         self.features = 0
@@ -148,7 +148,8 @@ class Observed(Solver):
         def dot(left, right):
             """Returns the inner product of two directions, for every member."""
             columns = tf.add_n([tf.reduce_sum(a * b, axis=0) for a, b in zip(left, right)])
-            return tf.stack([tf.reduce_sum(part) for part in tf.split(columns, widths)])
+            parts = tf.split(columns, widths) if len(widths) > 1 else [columns]
+            return tf.stack([tf.reduce_sum(part) for part in parts])
 
         p, g = tf.sqrt(dot(direction, direction)), tf.sqrt(dot(gradient, gradient))
         cosine = tf.math.divide_no_nan(dot(direction, gradient), p * g)

@@ -1,10 +1,14 @@
 """Which layers of a model take an implicit step, and why the others do not."""
 
+import collections
 import inspect
 
 import keras
 
 from keras_proxprop.blocks import find_block
+from keras_proxprop.blocks.cells import CellBlock
+from keras_proxprop.blocks.recurrent import cells_of
+from keras_proxprop.blocks.slices import variable_of
 
 FINAL = "final layer"
 ELSEWHERE = "called inside a tf.function or control flow of its own"
@@ -52,8 +56,19 @@ class Plan:
         key = id(layer)
         if key not in self._found:
             excluded = self._excluded(layer)
-            self._found[key] = (None, "excluded") if excluded else find_block(layer)
+            self._found[key] = (None, "excluded") if excluded else self._find_block(layer)
         return self._found[key]
+
+    def _find_block(self, layer):
+        block, why = find_block(layer)
+        if isinstance(block, CellBlock):
+            # Where the layer that loops over it cannot be seen, neither can the cell.
+            for owner in self.model._flatten_layers():
+                looped = isinstance(owner, keras.layers.RNN)
+                if looped and any(cell is layer for cell in cells_of(owner)):
+                    if find_block(owner)[0] is None:
+                        return find_block(owner)
+        return block, why
 
     def _excluded(self, layer):
         if any(_matches(entry, layer) for entry in self.exclude):
@@ -64,6 +79,15 @@ class Plan:
                 if any(inner is layer for inner in owner._flatten_layers()):
                     return True
         return False
+
+
+def shared_variables(blocks):
+    """Returns the ids of the variables that blocks of several layers call theirs."""
+    owners = collections.defaultdict(set)
+    for block in blocks:
+        for weight in block.weights:
+            owners[id(variable_of(weight))].add(id(block.whole))
+    return {variable for variable, wholes in owners.items() if len(wholes) > 1}
 
 
 def check_exclude(exclude):

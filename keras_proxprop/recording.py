@@ -12,6 +12,8 @@ import weakref
 
 import tensorflow as tf
 
+from keras_proxprop.blocks.recurrent import cells_of
+
 _active = threading.local()
 # What every model was last called with while it was recorded, tensors as `tf.TensorSpec`.
 last_call = weakref.WeakKeyDictionary()
@@ -81,7 +83,10 @@ class Recorder:
         if layer is self.model:
             self.model_calls.append((args, kwargs, outputs))
             last_call[layer] = tf.nest.map_structure(_spec, (args, kwargs))
-        elif layer._trainable_variables:
+            return
+        # What makes a recurrent layer's outputs are its (last) cell's weights.
+        layer = cells_of(layer)[-1]
+        if getattr(layer, "_trainable_variables", None):
             self.weighted.append((layer, outputs))
 
     def owns(self, layer):

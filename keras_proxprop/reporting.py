@@ -1,6 +1,5 @@
 """`summary`: which layers step implicitly, how, and at what price."""
 
-import collections
 import dataclasses
 import math
 import numbers
@@ -9,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop import recording, structure
-from keras_proxprop.plan import ELSEWHERE, FINAL, SHARED, Plan
+from keras_proxprop.plan import ELSEWHERE, FINAL, SHARED, Plan, shared_variables
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.solvers import cost
 
@@ -108,7 +107,13 @@ def layer_reports(model, batch_size=None, optimizer=None):
     for use in recorder.uses:
         uses.setdefault(id(use.block.layer), {}).setdefault(id(use.block), []).append(use)
     blocks = [own[0].block for parts in uses.values() for own in parts.values()]
-    owners = collections.Counter(id(w) for block in blocks for w in block.weights)
+    shared = shared_variables(blocks)
+    # A recurrent layer's weights are its cell's: reported under the name that the user gave.
+    recurrent = {
+        id(layer.cell): layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN)
+    }
     reports = []
     with recorder.graph.as_default():
         for layer in model._flatten_layers():
@@ -117,21 +122,22 @@ def layer_reports(model, batch_size=None, optimizer=None):
             wrapped = {id(v) for other in inner for v in other._trainable_variables}
             held = [v for v in layer._trainable_variables if id(v) not in wrapped]
             own = [v for v in held if v.trainable]
+            shown = recurrent.get(id(layer), layer)
             if not own:
                 if held:
-                    reports.append(_frozen_report(layer))
+                    reports.append(_frozen_report(layer, shown))
                 continue
             why = plan.reason(layer)
             if why is None and id(layer) not in uses:
                 why = ELSEWHERE if id(layer) in recorder.elsewhere else "not called"
-            if why is None and any(owners[id(w)] > 1 for w in plan.block(layer).weights):
+            if why is None and any(id(w) in shared for w in own):
                 why = SHARED
             if why is None and proxprop.final_layer == "explicit" and id(layer) in final:
                 why = FINAL
             parts = list(uses.get(id(layer), {}).values())
             for part in parts or [None]:
                 weights = own if len(parts) < 2 else part[0].block.weights
-                reports.append(_report(layer, weights, why, part, proxprop))
+                reports.append(_report(shown, weights, why, part, proxprop))
     return reports
 
 
@@ -156,9 +162,9 @@ def _report(layer, own, why, uses, proxprop):
     )
 
 
-def _frozen_report(layer):
+def _frozen_report(layer, shown):
     weights = _size(layer._trainable_variables)
-    return LayerReport(layer.name, type(layer).__name__, weights, _FROZEN)
+    return LayerReport(shown.name, type(shown).__name__, weights, _FROZEN)
 
 
 def _size(variables):

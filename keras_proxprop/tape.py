@@ -8,7 +8,8 @@ import weakref
 import tensorflow as tf
 
 from keras_proxprop import solvers, structure
-from keras_proxprop.plan import Plan, check_final_layer
+from keras_proxprop.blocks.slices import WeightSlice, variable_of
+from keras_proxprop.plan import Plan, check_final_layer, shared_variables
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.recording import Recorder
 from keras_proxprop.solvers.gradient import Gradient
@@ -113,16 +114,18 @@ class ImplicitGradientTape:
         gradients = self._tape.gradient(target, zs + flat)
         d = dict(zip(map(id, zs), gradients))
         found = {_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
+        # Weights that are slices of one variable do not see each other's directions.
+        rest = dict(found)
         for problem in Problem.group(_reached(implicit, d)):
             rows, solver = problem.rows(), self._solver
             if self._memory is not None:
                 solver = self._memory.solver(problem, rows, solver)
             if self.observer is not None:
                 solver = self.observer.observe(problem, solver)
-            self._solve(problem, rows, solver, d, found)
+            self._solve(problem, rows, solver, d, rest, found)
         for member in _reached(explicit, d):
             problem = Problem([member])
-            self._solve(problem, problem.rows(), Gradient(), d, found)
+            self._solve(problem, problem.rows(), Gradient(), d, found, found)
         if tf.executing_eagerly() and self.damped:
             warn_damped("This step was")
         grant(map(_native, flat))
@@ -137,12 +140,12 @@ class ImplicitGradientTape:
         """
         return tf.reduce_any(tf.stack(self._damped)) if self._damped else tf.constant(False)
 
-    def _solve(self, problem, rows, solver, d, found):
+    def _solve(self, problem, rows, solver, d, rest, found):
         """Puts the problem's directions in the place of its weights' gradients."""
         directions, damped = problem.solve(
             rows,
             [[d[id(use.z)] for use in member.uses] for member in problem.members],
-            [[found.get(_key(w)) for w in member.weights] for member in problem.members],
+            [[_read(rest, w) for w in member.weights] for member in problem.members],
             solver,
             tau_of(self._tau, rows),
         )
@@ -150,7 +153,7 @@ class ImplicitGradientTape:
         for member, parts in zip(problem.members, directions):
             for weight, part in zip(member.weights, parts):
                 if _key(weight) in found:
-                    found[_key(weight)] = tf.cast(part, weight.dtype)
+                    _write(found, weight, tf.cast(part, weight.dtype))
 
     def _members(self, target, wanted):
         """Returns the recorded layers whose kernels are wanted: implicit and explicit ones."""
@@ -162,14 +165,14 @@ class ImplicitGradientTape:
         final = set()
         if uses and self._final_layer == "explicit":
             final = structure.final_layers(self._recorder, target)
-        owners = collections.Counter(_key(w) for b in blocks.values() for w in b.weights)
+        shared = shared_variables(blocks.values())
         implicit, explicit = [], []
         for key, block in blocks.items():
             weights = [w for w in block.weights if _key(w) in wanted]
             if not weights:
                 continue
-            shared = any(owners[_key(w)] > 1 for w in weights)
-            explicitly = shared or id(block.layer) in final or not block.solves_for(weights)
+            explicitly = id(block.layer) in final or not block.solves_for(weights)
+            explicitly |= any(id(variable_of(w)) in shared for w in weights)
             if explicitly:
                 explicit.append(Member(block, tuple(uses[key]), tuple(block.weights)))
             else:
@@ -244,9 +247,23 @@ def _outermost_graph():
     return weakref.ref(graph)
 
 
+def _read(values, weight):
+    """Returns the value of a weight or, where it is a slice of a variable, of its slice."""
+    value = values.get(_key(weight))
+    if value is None or not isinstance(weight, WeightSlice):
+        return value
+    return weight.read(value)
+
+
+def _write(values, weight, value):
+    if isinstance(weight, WeightSlice):
+        value = weight.write(value, values[_key(weight)])
+    values[_key(weight)] = value
+
+
 def _native(variable):
     return getattr(variable, "_value", variable)
 
 
-def _key(variable):
-    return id(_native(variable))
+def _key(weight):
+    return id(_native(variable_of(weight)))

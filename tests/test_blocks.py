@@ -304,7 +304,7 @@ def convolved_patches(layer, inputs):
 
 EXPLICIT = {
     "channels-first": Conv2D(2, 1, data_format="channels_first"),
-    "recurrent": keras.layers.SimpleRNNCell(2),
+    "nonlinear": keras.layers.Attention(use_scale=True),
 }
 
 

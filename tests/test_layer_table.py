@@ -10,6 +10,7 @@ from keras import layers
 
 import keras_proxprop.blocks
 from keras_proxprop.blocks import find_block
+from keras_proxprop.blocks.slices import variable_of
 
 README = pathlib.Path(keras_proxprop.blocks.__file__).with_name("README.md")
 ROWS = re.findall(r"^\| (`\w+`.*?) \| ([\w ]+) \|", README.read_text(), re.MULTILINE)
@@ -82,8 +83,9 @@ def test_a_row_says_how_its_layer_steps(name):
     block, reason = find_block(layer)
     if TABLE[name] == "implicit":
         assert reason is None
-        own = [w.path for w in layer.trainable_variables]
-        assert [w.path for part in block.parts for w in part.weights] == own
+        # Some of the weights are sliced between two or three problems.
+        owned = [variable_of(w).path for part in block.parts for w in part.weights]
+        assert sorted(set(owned)) == sorted(w.path for w in layer.trainable_variables)
     elif TABLE[name] == "explicit":
         assert block is None and reason
         assert any(inner._trainable_variables for inner in layer._flatten_layers())

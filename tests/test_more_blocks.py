@@ -5,6 +5,7 @@ once, by automatic differentiation; what a block makes of it is not asked, only 
 """
 
 import functools
+import types
 
 import keras
 import numpy as np
@@ -52,6 +53,7 @@ CASES = {
         (5, 3, 2),
     ),
     "batch-norm": (lambda: layers.BatchNormalization(), (6, 3)),
+    "batch-norm-synchronized": (lambda: layers.BatchNormalization(synchronized=True), (6, 3)),
     "batch-norm-axis1": (lambda: layers.BatchNormalization(axis=1), (3, 2, 4)),
     "batch-norm-no-scale": (lambda: layers.BatchNormalization(scale=False), (4, 2)),
     "batch-norm-no-center": (lambda: layers.BatchNormalization(center=False), (4, 2)),
@@ -224,6 +226,17 @@ def test_gram_of_patches_is_the_same_image_by_image(name, monkeypatch):
     assert_close(rows.gram_in_float64(), whole, EXACT)
     monkeypatch.setattr("keras_proxprop.blocks.convolution._PATCH_NUMBERS", 0)
     assert_close(tf.function(rows.gram, jit_compile=True)(), whole, EXACT)
+
+
+def test_what_is_synchronized_across_replicas_steps_explicitly(monkeypatch):
+    layer = layers.BatchNormalization(synchronized=True)
+    layer.build((None, 3))
+    assert find_block(layer)[0]
+    mirrored = types.SimpleNamespace(
+        distribute_strategy=types.SimpleNamespace(num_replicas_in_sync=2)
+    )
+    monkeypatch.setattr(layer.gamma, "_value", mirrored)
+    assert find_block(layer) == (None, "synchronized across replicas")
 
 
 def test_embedding_directions_are_as_sparse_as_gradients():

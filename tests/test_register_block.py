@@ -98,6 +98,30 @@ def test_a_layer_of_the_users_own_takes_an_implicit_step(float64, registered, so
     assert_close(np.concatenate([np.reshape(w, [16, 3]), [b]]), expected, 1e-8)
 
 
+@pytest.mark.parametrize("form", ["primal", "dual"])
+def test_a_layer_that_is_called_twice_is_one_problem(float64, registered, form):
+    class Twice(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = hidden
+
+        def call(self, x):
+            return hidden(x) + hidden(2 * x)
+
+    hidden, x = Bilinear(3), tf.constant(np.random.default_rng(0).normal(size=(6, 4)))
+    model = Twice()
+    model(x)
+    solver = keras_proxprop.solvers.Exact(form)
+    with ImplicitGradientTape(model, TAU, solver, final_layer="implicit") as tape:
+        loss = tf.reduce_sum(tf.sin(model(x)))
+    w, b = tape.gradient(loss, [hidden.w, hidden.b])
+    d = np.cos(model(x))
+    products = np.einsum("bi,bj->bij", x, x).reshape(6, 16)
+    a = np.column_stack([np.concatenate([products, 4 * products]), np.ones(12)])
+    expected = np.linalg.solve(a.T @ a + np.eye(17) / TAU, a.T @ np.concatenate([d, d]))
+    assert_close(np.concatenate([np.reshape(w, [16, 3]), [b]]), expected, 1e-8)
+
+
 def test_summary_and_fit_know_it(registered):
     model, hidden, x = model_and_data()
     report = {r.name: r for r in layer_reports(model, 6)}[hidden.name]

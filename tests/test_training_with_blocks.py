@@ -78,6 +78,24 @@ MODELS = {
         {"Conv2DTranspose": 1},
     ),
     "embedding": (lambda: [layers.Embedding(VOCABULARY, 6)], (5,), {"Embedding": 1}),
+    "simple-rnn": (lambda: [layers.SimpleRNN(8)], (6, 5), {"SimpleRNN": 1}),
+    "lstm": (lambda: [layers.LSTM(6, return_sequences=True)], (6, 5), {"LSTM": 1}),
+    "gru": (lambda: [layers.GRU(6)], (6, 5), {"GRU": 3}),
+    "gru-reset-before": (
+        lambda: [layers.GRU(6, reset_after=False, return_sequences=True)],
+        (6, 5),
+        {"GRU": 2},
+    ),
+    "bidirectional": (
+        lambda: [layers.Bidirectional(layers.LSTM(4, unroll=True))],
+        (6, 5),
+        {"LSTM": 2},
+    ),
+    "stacked": (
+        lambda: [layers.RNN([layers.GRUCell(5), layers.LSTMCell(4)])],
+        (6, 5),
+        {"GRUCell": 3, "LSTMCell": 1},
+    ),
 }
 
 

@@ -5,12 +5,15 @@ import inspect
 import keras
 
 from keras_proxprop.blocks.base import Block
+from keras_proxprop.blocks.cells import GRUCellBlock, LSTMCellBlock, SimpleRNNCellBlock
 from keras_proxprop.blocks.convolution import ConvolutionBlock
 from keras_proxprop.blocks.dense import DenseBlock
 from keras_proxprop.blocks.depthwise import DepthwiseBlock
 from keras_proxprop.blocks.einsum_dense import EinsumDenseBlock
 from keras_proxprop.blocks.embedding import EmbeddingBlock
 from keras_proxprop.blocks.generic import GenericBlock
+from keras_proxprop.blocks.recurrent import RecurrentBlock
+from keras_proxprop.blocks.reversible_embedding import ReversibleEmbeddingBlock
 from keras_proxprop.blocks.scaling import NormalizationBlock, PReLUBlock, RMSNormalizationBlock
 from keras_proxprop.blocks.separable import SeparableBlock
 from keras_proxprop.blocks.transposed import TransposedConvolutionBlock
@@ -27,9 +30,14 @@ _BLOCKS = {
         SeparableBlock,
         TransposedConvolutionBlock,
         EmbeddingBlock,
+        ReversibleEmbeddingBlock,
         NormalizationBlock,
         RMSNormalizationBlock,
         PReLUBlock,
+        SimpleRNNCellBlock,
+        LSTMCellBlock,
+        GRUCellBlock,
+        RecurrentBlock,
     )
     for layer_class in block.layer_classes
 }

@@ -25,6 +25,8 @@ class Block:
         self.layer = layer
         # What the rows depend on besides the inputs: equal for layers that can share them.
         self.geometry = type(self)
+        # The layer that reports name, and the block whose `call` notes this one.
+        self.shown, self.whole = layer, self
 
     @classmethod
     def reason_against(cls, layer):

@@ -20,7 +20,7 @@ class EmbeddingBlock(Block):
 
     @property
     def weights(self):
-        return [self.layer._embeddings]
+        return [w for w in [self.layer._embeddings] if w.trainable]
 
     def call(self, note, inputs, **_):
         # Nothing but the weights has a gradient here, and theirs follows from `∂L/∂z`.
@@ -47,7 +47,6 @@ class EmbeddingRows(Rows):
     """Rows that hold a single one each: in the column `indices` tells, of `features`."""
 
     closed_form = True
-    can_average = False
 
     def __init__(self, indices, features, dtype):
         super().__init__(False, features, dtype)

@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block, working_dtype
-from keras_proxprop.blocks.rows import MatrixRows, Rows, size
+from keras_proxprop.blocks.rows import PartitionedRows, Rows, size
 from keras_proxprop.blocks.stateless import Run, product
 
 
@@ -100,7 +100,7 @@ class GenericRows(Rows):
             return self.multiply(tf.split(unit[:, None], sizes))[:, 0]
 
         columns = tf.map_fn(column, tf.eye(self.features, dtype=self.dtype))
-        return JacobianRows(tf.transpose(columns), sizes)
+        return PartitionedRows(tf.transpose(columns), sizes)
 
     def gram(self):
         return self.matrix().gram()
@@ -111,21 +111,3 @@ class GenericRows(Rows):
     def cast(self, dtype):
         """Returns these rows written out in another dtype: the layer's own is what it is."""
         return self.matrix().cast(dtype)
-
-
-class JacobianRows(MatrixRows):
-    """The same, written out: `sizes` tells which of the columns belong to which weight."""
-
-    def __init__(self, x, sizes):
-        super().__init__(x, bias=False)
-        self._sizes = sizes
-
-    def multiply(self, direction):
-        return super().multiply([tf.concat(direction, axis=0)])
-
-    def multiply_transposed(self, d):
-        return tf.split(super().multiply_transposed(d)[0], self._sizes)
-
-    def cast(self, dtype):
-        """Returns the same rows in another dtype."""
-        return JacobianRows(tf.cast(self.x, dtype), self._sizes)

@@ -151,11 +151,42 @@ class MatrixRows(Rows):
         """Returns `A` with the bias's column of ones written out."""
         return tf.concat([self.x, tf.ones_like(self.x[:, :1])], 1) if self.bias else self.x
 
+    def split(self, stacked):
+        """Returns `[features, columns]` as a direction."""
+        n = self.x.shape[-1]
+        return [stacked[:n], stacked[n:]] if self.bias else [stacked]
+
     def matrix(self):
         return self
 
     def cast(self, dtype):
         return MatrixRows(tf.cast(self.x, dtype), self.bias)
+
+
+class PartitionedRows(MatrixRows):
+    """Rows written out whose features belong to any number of weights, `sizes` to each."""
+
+    def __init__(self, x, sizes):
+        super().__init__(x, bias=False)
+        self._sizes = sizes
+
+    def multiply(self, direction):
+        return super().multiply([tf.concat(direction, axis=0)])
+
+    def multiply_transposed(self, d):
+        return self.split(super().multiply_transposed(d)[0])
+
+    def split(self, stacked):
+        return tf.split(stacked, self._sizes)
+
+    def cast(self, dtype):
+        return PartitionedRows(tf.cast(self.x, dtype), self._sizes)
+
+    @staticmethod
+    def stack(parts):
+        rows = PartitionedRows(tf.concat([part.x for part in parts], 0), parts[0]._sizes)
+        rows.per_item = sum(part.per_item for part in parts)
+        return rows
 
 
 class GroupedRows(Rows):
@@ -235,7 +266,10 @@ class StackedRows(Rows):
         return tf.add_n([part.gram_in_float64() for part in self.parts])
 
     def matrix(self):
-        return MatrixRows(tf.concat([p.matrix().x for p in self.parts], 0), self.bias)
+        matrices = [part.matrix() for part in self.parts]
+        if isinstance(matrices[0], PartitionedRows):
+            return PartitionedRows.stack(matrices)
+        return MatrixRows(tf.concat([matrix.x for matrix in matrices], 0), self.bias)
 
 
 def border(gram, sums, count):

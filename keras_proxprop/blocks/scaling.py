@@ -30,11 +30,13 @@ class ScalingBlock(Block):
 
     @classmethod
     def reason_against(cls, layer):
-        if getattr(layer, "synchronized", False):
-            return "synchronized across replicas"
         weights = cls._weights(layer)
         if not weights:
             return "no weights"
+        strategy = getattr(weights[0]._value, "distribute_strategy", None)
+        if getattr(layer, "synchronized", False) and strategy is not None:
+            if strategy.num_replicas_in_sync > 1:
+                return "synchronized across replicas"
         return None if weights[0].trainable else "its scale is frozen"
 
     @classmethod
@@ -121,7 +123,6 @@ class ScalingRows(Rows):
     """A matrix `A` of one or two columns for every output column: `x`'s, and maybe ones."""
 
     closed_form = True
-    can_average = False
 
     def __init__(self, x, bias):
         super().__init__(bias, 1 + int(bias), x.dtype)

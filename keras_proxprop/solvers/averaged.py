@@ -69,17 +69,16 @@ def apply(inverse, rows, d, rest=None):
     inverse = tf.convert_to_tensor(inverse)
 
     def after():
-        parts = add(rows.multiply_transposed(d), rest)
-        sizes = [part.shape[0] for part in parts]
-        product = tf.matmul(inverse, rows.by_group(tf.concat(parts, axis=0)))
-        return tf.split(rows.side_by_side(product), sizes, axis=0)
+        gradient = tf.concat(add(rows.multiply_transposed(d), rest), axis=0)
+        product = tf.matmul(inverse, rows.by_group(gradient))
+        return rows.split(rows.side_by_side(product))
 
     def before():
         a = rows.matrix().with_ones()
         p = tf.matmul(tf.matmul(a, inverse), d, transpose_a=True)
         if rest is not None:
             p += tf.matmul(inverse, tf.concat(rest, axis=0))
-        return tf.split(p, [rows.features - 1, 1]) if rows.bias else [p]
+        return rows.split(p)
 
     return cost.cheapest(
         rows,

@@ -114,11 +114,8 @@ def dual(rows, d, tau, rest=None):
         if d.shape[-1] <= rows.features:
             return add(rows.multiply_transposed(inverse(d)), rest)
         # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve is against the side with fewer columns.
-        a = inverse(rows.with_ones())
-        p = [tf.matmul(a[:, : rows.x.shape[-1]], d, transpose_a=True)]
-        if rows.bias:
-            p.append(tf.matmul(a[:, -1:], d, transpose_a=True))
-        return add(p, rest)
+        p = tf.matmul(inverse(rows.with_ones()), d, transpose_a=True)
+        return add(rows.split(p), rest)
 
     def in_float64(inverse):
         # The last product too: in it cancels what rounding adds to K⁻¹ D. A few columns at a

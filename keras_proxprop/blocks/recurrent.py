@@ -1,0 +1,147 @@
+"""Recurrent layers: the loop is run here, one cell after the other, so that it can be seen."""
+
+import keras
+import tensorflow as tf
+
+from keras_proxprop.blocks.base import Block
+from keras_proxprop.blocks.cells import FROZEN, GRUCellBlock, LSTMCellBlock, SimpleRNNCellBlock
+
+_CELLS = {
+    cell_class: block
+    for block in (SimpleRNNCellBlock, LSTMCellBlock, GRUCellBlock)
+    for cell_class in block.layer_classes
+}
+_LOOPS = [
+    layer_class.inner_loop
+    for layer_class in (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
+]
+
+
+class RecurrentBlock(Block):
+    """`SimpleRNN`, `LSTM`, `GRU`, and `RNN` of their cells or of a stack of these.
+
+    A stack is run cell by cell, each over the whole sequence: what a cell reads of the one
+    before it is that one's state at the same step.
+    """
+
+    layer_classes = (
+        keras.layers.RNN,
+        keras.layers.SimpleRNN,
+        keras.layers.LSTM,
+        keras.layers.GRU,
+    )
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        self._cells = [_block_class(cell)(cell) for cell in cells_of(layer)]
+        for part in self.parts:
+            part.whole = self
+            if len(self._cells) == 1:
+                part.shown = layer
+
+    @classmethod
+    def reason_against(cls, layer):
+        if type(layer).inner_loop not in _LOOPS:
+            return f"{type(layer).__name__} overrides inner_loop()"
+        for cell in cells_of(layer):
+            block = _block_class(cell)
+            if block is None:
+                return f"no block for {type(cell).__name__}"
+            if type(cell).call not in [c.call for c in block.layer_classes]:
+                return f"{type(cell).__name__} overrides call()"
+            why = block.reason_against(cell)
+            if why and why != FROZEN:
+                return why
+        return None if layer.trainable_variables else FROZEN
+
+    @property
+    def parts(self):
+        return [part for cell in self._cells for part in cell.parts]
+
+    @property
+    def weights(self):
+        return [weight for part in self.parts for weight in part.weights]
+
+    def call(self, note, sequences, initial_state=None, mask=None, training=False):
+        def inner_loop(sequences, initial_state, mask, training=False):
+            return self._inner_loop(note, sequences, initial_state, mask, training)
+
+        # All else that the layer does is its own.
+        return keras.layers.RNN.call(
+            _WithLoop(self.layer, inner_loop),
+            sequences,
+            initial_state=initial_state,
+            mask=mask,
+            training=training,
+        )
+
+    def _inner_loop(self, note, sequences, initial_state, mask, training):
+        layer = self.layer
+        x, given = _time_first(sequences), None
+        if mask is not None:
+            mask = tf.cast(keras.tree.flatten(mask)[0], tf.bool)
+            given = mask = _time_first(mask if len(mask.shape) == 3 else mask[..., None])
+        if layer.go_backwards:
+            x, mask = (None if t is None else tf.reverse(t, [0]) for t in (x, mask))
+        states, last, first = keras.tree.flatten(initial_state), [], 0
+        for cell in self._cells:
+            count = len(keras.tree.flatten(cell.layer.state_size))
+            own, states = states[:count], states[count:]
+            new, x = cell.run(_from(note, first), x, own, mask, training, layer.unroll)
+            last += new
+            first += len(cell.parts)
+        output = x[-1]
+        if mask is not None:
+            # Before its first step an output is zero, whatever the initial state.
+            x = _where(_any_so_far(mask), x)
+            output = x[-1]
+            if layer.zero_output_for_mask:
+                output = _where(mask[-1], output)
+                # In an unrolled loop Keras does not reverse this mask.
+                x = _where(given if layer.unroll else mask, x)
+        return output, _time_first(x), keras.tree.pack_sequence_as(initial_state, last)
+
+
+class _WithLoop:
+    """A recurrent layer with another `inner_loop`, which makes dropout masks of its own."""
+
+    def __init__(self, layer, inner_loop):
+        self._layer = layer
+        self.inner_loop = inner_loop
+
+    def __getattr__(self, name):
+        return getattr(self._layer, name)
+
+    def _maybe_config_dropout_masks(self, *_):
+        pass
+
+
+def cells_of(layer):
+    """Returns the cells of a recurrent layer, or of a stack, in the order they are run in."""
+    if isinstance(layer, keras.layers.RNN):
+        return cells_of(layer.cell)
+    if isinstance(layer, keras.layers.StackedRNNCells):
+        return [inner for cell in layer.cells for inner in cells_of(cell)]
+    return [layer]
+
+
+def _block_class(cell):
+    """Returns the block class for a cell, `None` if there is none."""
+    return next((_CELLS[c] for c in type(cell).__mro__ if c in _CELLS), None)
+
+
+def _from(note, first):
+    """Returns `note` for the cell whose parts begin at `first`."""
+    return lambda inputs, z, part: note(inputs, z, part=first + part)
+
+
+def _time_first(x):
+    return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
+
+
+def _any_so_far(mask):
+    return tf.cumsum(tf.cast(mask, tf.int32)) > 0
+
+
+def _where(mask, x):
+    return tf.where(mask, x, tf.zeros_like(x))

@@ -1,0 +1,54 @@
+"""Parts of a variable that belong to different problems."""
+
+import numpy as np
+import tensorflow as tf
+
+
+class WeightSlice:
+    """A block of the entries of a variable, as a weight of its own.
+
+    Args:
+        variable: `keras.Variable`.
+        index: a slice per axis of the variable.
+        name: what the slice is called, no two of a variable alike.
+    """
+
+    def __init__(self, variable, index, name):
+        self.variable = variable
+        self.path = f"{variable.path}/{name}"
+        self._index = index
+        self.shape = np.broadcast_to(0, variable.shape)[index].shape
+
+    @property
+    def dtype(self):
+        return self.variable.dtype
+
+    @property
+    def trainable(self):
+        return self.variable.trainable
+
+    def read(self, value):
+        """Returns the slice of a value of the variable."""
+        return tf.convert_to_tensor(value)[self._index]
+
+    def write(self, part, value=None):
+        """Returns `value` (or zeros) with `part` in the place of its slice."""
+        bounds = [s.indices(n)[:2] for s, n in zip(self._index, self.variable.shape)]
+        pads = [(low, n - high) for (low, high), n in zip(bounds, self.variable.shape)]
+        padded = tf.pad(part, pads)
+        if value is None:
+            return padded
+        inside = tf.pad(tf.ones(self.shape, tf.bool), pads)
+        return tf.where(inside, padded, tf.cast(tf.convert_to_tensor(value), part.dtype))
+
+
+def variable_of(weight):
+    """Returns the variable that a weight of a block is, or is a slice of."""
+    return weight.variable if isinstance(weight, WeightSlice) else weight
+
+
+def weight_key(weight):
+    """Returns a key that is equal for equal weights, whatever block names them."""
+    if isinstance(weight, WeightSlice):
+        return id(weight.variable), weight.path
+    return id(weight)
