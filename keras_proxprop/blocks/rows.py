@@ -213,10 +213,10 @@ class StackedRows(Rows):
 
 
 def border(gram, sums, count):
-    """Returns a Gram matrix with the row and column of the bias's ones added."""
-    top = tf.concat([gram, tf.transpose(sums)], axis=1)
-    bottom = tf.concat([sums, tf.reshape(count, [1, 1])], axis=1)
-    return tf.concat([top, bottom], axis=0)
+    """Returns a Gram matrix, or a stack, with the row and column of the bias's ones added."""
+    top = tf.concat([gram, tf.linalg.matrix_transpose(sums)], axis=-1)
+    bottom = tf.concat([sums, tf.ones_like(sums[..., :1]) * count], axis=-1)
+    return tf.concat([top, bottom], axis=-2)
 
 
 def size(tensor, axis):
