@@ -117,33 +117,45 @@ def step_of(model, pixels, jit):
 
 def run(name, args):
     """Returns the row of one architecture, taken in a process of its own."""
-    command = [sys.executable, __file__, "--row", name, "--memory", str(args.memory)]
+    command = [sys.executable, __file__, "--row", name]
     command += ["--no-step"] if args.no_step else []
     command += ["--jit"] if args.jit else []
-    process = subprocess.run(command, capture_output=True, text=True)
-    for line in process.stdout.splitlines():
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    too_large = False
+    while process.returncode is None:
+        try:
+            said, complaints = process.communicate(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            if resident_gib(process.pid) > args.memory:
+                too_large = True
+                process.kill()
+    for line in said.splitlines():
         if line.startswith("{"):
             return json.loads(line)
-    said = process.stderr.strip().splitlines() or [""]
-    errors = [line for line in said if "Error" in line or "bad_alloc" in line]
-    # Aborted (C++ found no memory) or killed (the system had none), or refused a tensor.
-    out_of_memory = process.returncode in (-6, -9) or any(
-        word in process.stderr
-        for word in ("ResourceExhausted", "MemoryError", "OOM", "bad_alloc")
-    )
-    if out_of_memory:
-        why = f"does not fit in {args.memory:.1f} GiB"
+    # The system kills, too, where there is no more, or TensorFlow cannot make a tensor.
+    if too_large or process.returncode == -9 or "ResourceExhausted" in complaints:
+        step = f"does not fit in {args.memory:.1f} GiB"
     else:
-        why = f"failed, code {process.returncode}: {(errors or said)[-1][:200]}"
-    return {"model": name, "pixels": SMALLEST.get(name, 32), "step": why}
+        last = (complaints.strip().splitlines() or [""])[-1]
+        step = f"failed with code {process.returncode}: {last[:200]}"
+    return {"model": name, "pixels": SMALLEST.get(name, 32), "step": step}
+
+
+def resident_gib(pid):
+    """Returns how much memory a process takes; none where that cannot be asked."""
+    status = pathlib.Path(f"/proc/{pid}/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 2**20
 
 
 def available_gib():
     """Returns how much memory there is for a process."""
-    for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable"):
-            return int(line.split()[1]) / 2**20
-    return 8.0
+    told = pathlib.Path("/proc/meminfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    available = [int(x.split()[1]) for x in lines if x.startswith("MemAvailable")]
+    return available[0] / 2**20 if available else 8.0
 
 
 def main():
@@ -160,12 +172,10 @@ def main():
     args = parser.parse_args()
     if args.list:
         return print("\n".join(ARCHITECTURES))
-    args.memory = args.memory or available_gib()
     if args.row:
-        limit = int(args.memory * 2**30)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         return print(json.dumps(take(args.row, not args.no_step, args.jit)))
 
+    args.memory = args.memory or available_gib()
     done = set()
     if args.csv.exists():
         with args.csv.open(newline="") as file:

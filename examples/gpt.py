@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+
 from _comparison import compare
 from _transformer import block, with_places
 
@@ -87,7 +88,7 @@ def windows(text, alphabet, context):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, help="8 unless told, with --quick 2")
+    parser.add_argument("--epochs", type=int, help="6 unless told, with --quick 2")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -96,7 +97,7 @@ def main():
     args = parser.parse_args()
 
     context = 32 if args.quick else 64
-    characters = 8_000 if args.quick else 120_000
+    characters = 8_000 if args.quick else 60_000
     grammar = Grammar(args.seed)
     text, new_text = grammar.text(characters), grammar.text(characters // 5)
     floor = grammar.nats / (len(text) + len(new_text))
@@ -108,8 +109,8 @@ def main():
         lambda: make_model(len(alphabet), context, depth=1 if args.quick else 2),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         (x, y, *windows(new_text, alphabet, context)),
-        rates=[3e-3] if args.quick else [3e-4, 1e-3, 3e-3, 1e-2],
-        epochs=args.epochs or (2 if args.quick else 8),
+        rates=[3e-3] if args.quick else [1e-3, 3e-3, 1e-2],
+        epochs=args.epochs or (2 if args.quick else 6),
         batch_size=args.batch_size,
         seed=args.seed,
     )

@@ -63,7 +63,7 @@ class Plan:
         if self.exclude and id(layer) not in self._known:
             for owner in self.model._flatten_layers():
                 self._known.add(id(owner))
-                # A layer of layers, such as a nested model, is excluded with all that is in it.
+                # A layer of layers, such as a nested model, is excluded with all in it.
                 if owner is not self.model and any(_matches(e, owner) for e in self.exclude):
                     self._excluded.update(map(id, owner._flatten_layers()))
         return id(layer) in self._excluded
