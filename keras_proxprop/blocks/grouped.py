@@ -143,7 +143,9 @@ class _RowProducts:
 
     @property
     def pixels(self):
-        """How many pixels of a row a piece sees."""
+        """How many pixels of a row are multiplied with one another: all that a piece sees."""
+        if self.pieces == 1:
+            return self.width.length
         return self.width.pixels(self.width.windows // self.pieces)
 
     @property
@@ -206,21 +208,25 @@ class _RowProducts:
         sizes = [self.rows.length, axis.length, self.groups, self.channels]
         # Before all else: XLA would make the transposition again for every product.
         x = tf.transpose(tf.reshape(images, [-1, *sizes]), [3, 1, 0, 2, 4])
-        x = tf.pad(x, [[0, 0]] * 3 + [[axis.low, axis.high], [0, 0]])
-        step = axis.stride * axis.windows // self.pieces
-        starts = [piece * step for piece in range(self.pieces)]
-        x = tf.stack([x[:, :, :, start : start + self.pixels] for start in starts], axis=3)
+        if self.pieces > 1:
+            x = tf.pad(x, [[0, 0]] * 3 + [[axis.low, axis.high], [0, 0]])
+            step = axis.stride * axis.windows // self.pieces
+            starts = [piece * step for piece in range(self.pieces)]
+            x = tf.stack([x[:, :, :, start : start + self.pixels] for start in starts], axis=3)
         rest = self.pixels * self.channels
         return tf.reshape(x, [self.groups, self.rows.length, -1, rest])
 
     def _along_the_diagonals(self):
         """Returns which pairs of pixels the taps `(left, right)` of a window see, as ones."""
         axis, pixels = self.width, self.pixels
+        # What is padding is not multiplied, or is zero.
+        low = axis.low if self.pieces == 1 else 0
         ones = np.zeros([pixels, pixels, axis.taps, axis.taps])
         for window in range(axis.windows // self.pieces):
-            sees = window * axis.stride + axis.dilation * np.arange(axis.taps)
-            for left, right in np.ndindex(axis.taps, axis.taps):
-                ones[sees[left], sees[right], left, right] = 1
+            for taps in np.ndindex(axis.taps, axis.taps):
+                sees = [window * axis.stride + tap * axis.dilation - low for tap in taps]
+                if 0 <= min(sees) and max(sees) < pixels:
+                    ones[(*sees, *taps)] = 1
         return ones
 
     def _places(self, terms):
