@@ -26,20 +26,20 @@ class CurvatureMemory:
     τ means what it means without memory, since `R Ḡ` stands for `AᵀA`: where all batches
     have the same Gram matrix the two directions are equal, as they are on the first step.
     (`R` is averaged too: a smaller last batch does not take a longer step. τ, where it
-    changes, counts from the next refresh on.) The average is made of few numbers, and its
-    diagonal is raised by 10⁻⁵ of itself. A step that refreshes comes early and often at
-    first, whenever the last one is longer ago than a tenth of the training so far.
+    changes, counts from the next refresh on.) The diagonal of the average is raised by
+    10⁻⁵ of itself. Refreshes are many at first: one is due whenever the last is longer ago
+    than a quarter of the training so far.
 
     A change of `D` changes the direction in proportion. So under `tf.distribute` the
     replicas, which keep one common average, together make the step of the global batch.
 
     Args:
         decay: float in [0, 1), what is left of the average after `refresh_every` steps.
-            Defaults to `0.95`.
-        refresh_every: int, steps from one refresh to the next. Defaults to `10`.
-        layers: "auto" (default): those layers whose step is cheaper with memory than
-            with the batch's own Gram matrix, by the count that `summary` prints; "all":
-            all layers that have a Gram matrix.
+            Defaults to `0.9`.
+        refresh_every: int, steps from one refresh to the next. Defaults to `100`.
+        layers: "auto" (default): those layers whose step with memory is cheaper than with
+            the batch's own Gram matrix, or cheaper than the layer's backpropagation, by the
+            count that `summary` prints; "all": all layers that have a Gram matrix.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -53,7 +53,7 @@ class CurvatureMemory:
     and its Link to Approximate Second-Order Optimization*, ICML 2022).
     """
 
-    def __init__(self, decay=0.95, refresh_every=10, layers="auto"):
+    def __init__(self, decay=0.9, refresh_every=100, layers="auto"):
         number = isinstance(decay, numbers.Real) and not isinstance(decay, bool)
         if not number or not 0 <= decay < 1:
             raise ValueError(

@@ -32,6 +32,7 @@ class Plan:
         self.model = model
         self.exclude = check_exclude(exclude)
         self._found = {}
+        self._known, self._excluded = set(), set()
 
     def block(self, layer):
         """Returns the layer's block, or `None` if it must take an explicit step."""
@@ -55,7 +56,7 @@ class Plan:
     def _find(self, layer):
         key = id(layer)
         if key not in self._found:
-            excluded = self._excluded(layer)
+            excluded = self._is_excluded(layer)
             self._found[key] = (None, "excluded") if excluded else self._find_block(layer)
         return self._found[key]
 
@@ -70,15 +71,17 @@ class Plan:
                         return find_block(owner)
         return block, why
 
-    def _excluded(self, layer):
+    def _is_excluded(self, layer):
         if any(_matches(entry, layer) for entry in self.exclude):
             return True
-        # A layer of layers, such as a nested model, is excluded with all that is in it.
-        for owner in self.model._flatten_layers(include_self=False) if self.exclude else ():
-            if any(_matches(entry, owner) for entry in self.exclude):
-                if any(inner is layer for inner in owner._flatten_layers()):
-                    return True
-        return False
+        # The model's layers are walked again only for one that was built since.
+        if self.exclude and id(layer) not in self._known:
+            for owner in self.model._flatten_layers():
+                self._known.add(id(owner))
+                # A layer of layers, such as a nested model, is excluded with all in it.
+                if owner is not self.model and any(_matches(e, owner) for e in self.exclude):
+                    self._excluded.update(map(id, owner._flatten_layers()))
+        return id(layer) in self._excluded
 
 
 def shared_variables(blocks):

@@ -25,7 +25,7 @@ class AveragedReference:
         self.grams, self.last, self.refreshes = [], None, []
 
     def direction(self, step, a, gradient):
-        allowed = min(max(step // 10, 1), self.every)
+        allowed = min(max(step // 4, 1), self.every)
         if self.last is None or step - self.last >= allowed:
             age = max(step - (self.last or 0), 1)
             keep = self.decay ** (age / self.every)
@@ -86,7 +86,7 @@ def test_steps_are_those_of_the_averaged_gram_matrix(name, float64):
         for variable, weight in zip(layer.trainable_variables, weights):
             assert_close(variable.numpy(), weight, 1e-9)
     # Every step at first, and then ever less often.
-    assert reference.refreshes[:20] == list(range(20))
+    assert reference.refreshes[:8] == list(range(8))
     assert np.all(np.diff(reference.refreshes[-3:]) == 4)
 
 
@@ -289,6 +289,7 @@ def test_auto_keeps_the_batchs_own_where_that_is_cheaper():
     reports = keras_proxprop.reporting.layer_reports(model, batch_size=32)
     chosen = {r.name: r.solver for r in reports}
     assert chosen["conv"] == "memory/7"
+    # 1568 features: their factorization is dear.
     assert chosen["dense"] == "dual"
     assert chosen["norm"] == "closed"
     x = np.zeros((32, 16, 16, 3))
@@ -297,7 +298,7 @@ def test_auto_keeps_the_batchs_own_where_that_is_cheaper():
 
 
 def test_a_change_of_tau_counts_from_the_next_refresh():
-    model = convnet(memory=CurvatureMemory(refresh_every=2, layers="all"))
+    model = convnet(tau=1.0, memory=CurvatureMemory(refresh_every=2, layers="all"))
     train(model, epochs=10)
     inverse = model.optimizer._curvatures.variables[1]
     model.optimizer.tau = 1e-6

@@ -224,7 +224,7 @@ def test_gram_of_patches_is_the_same_image_by_image(name, monkeypatch):
     rows = case(name).problem().rows()
     whole = rows.gram()
     assert_close(rows.gram_in_float64(), whole, EXACT)
-    monkeypatch.setattr("keras_proxprop.blocks.convolution._PATCH_NUMBERS", 0)
+    monkeypatch.setattr("keras_proxprop.blocks.grouped._PATCH_NUMBERS", 0)
     assert_close(tf.function(rows.gram, jit_compile=True)(), whole, EXACT)
 
 

@@ -11,9 +11,9 @@ import argparse
 import time
 
 import keras
-import step_time
 import tensorflow as tf
 
+import step_time
 from keras_proxprop.blocks import find_block
 from keras_proxprop.solvers import _get
 

@@ -3,7 +3,8 @@
 import keras
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.convolution import Geometry, GroupedConvolutionRows
+from keras_proxprop.blocks.geometry import Geometry
+from keras_proxprop.blocks.grouped import GroupedConvolutionRows
 
 
 class DepthwiseBlock(Block):

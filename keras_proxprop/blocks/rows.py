@@ -88,6 +88,10 @@ class Rows:
         """Returns what the bias's column of ones adds to the trace."""
         return tf.cast(self.count if self.bias else 0, self.dtype)
 
+    def split(self, stacked):
+        """Returns `[features, columns]` as a direction."""
+        return [stacked[:-1], stacked[-1:]] if self.bias else [stacked]
+
     def by_group(self, matrix):
         """Returns `[n, columns]` as `[groups, n, columns of one]`; as it is if one group."""
         if self.groups == 1:
@@ -150,11 +154,6 @@ class MatrixRows(Rows):
     def with_ones(self):
         """Returns `A` with the bias's column of ones written out."""
         return tf.concat([self.x, tf.ones_like(self.x[:, :1])], 1) if self.bias else self.x
-
-    def split(self, stacked):
-        """Returns `[features, columns]` as a direction."""
-        n = self.x.shape[-1]
-        return [stacked[:n], stacked[n:]] if self.bias else [stacked]
 
     def matrix(self):
         return self
@@ -273,10 +272,10 @@ class StackedRows(Rows):
 
 
 def border(gram, sums, count):
-    """Returns a Gram matrix with the row and column of the bias's ones added."""
-    top = tf.concat([gram, tf.transpose(sums)], axis=1)
-    bottom = tf.concat([sums, tf.reshape(count, [1, 1])], axis=1)
-    return tf.concat([top, bottom], axis=0)
+    """Returns a Gram matrix, or a stack, with the row and column of the bias's ones added."""
+    top = tf.concat([gram, tf.linalg.matrix_transpose(sums)], axis=-1)
+    bottom = tf.concat([sums, tf.ones_like(sums[..., :1]) * count], axis=-1)
+    return tf.concat([top, bottom], axis=-2)
 
 
 def size(tensor, axis):

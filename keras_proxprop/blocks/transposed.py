@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.convolution import ConvolutionRows, Geometry
+from keras_proxprop.blocks.geometry import Geometry
+from keras_proxprop.blocks.patches import ConvolutionRows
 from keras_proxprop.blocks.rows import size
 
 

@@ -85,8 +85,7 @@ def primal(rows, d, tau, rest=None):
 
     def direction(inverse, parts):
         right = rows.by_group(tf.concat(parts, axis=0))
-        sizes = [part.shape[0] for part in parts]
-        return tf.split(rows.side_by_side(inverse(right)), sizes, axis=0)
+        return rows.split(rows.side_by_side(inverse(right)))
 
     def in_float64(inverse):
         # What rounding leaves of AᵀD outside of the range of Aᵀ is multiplied by τ.

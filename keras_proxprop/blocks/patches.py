@@ -1,0 +1,229 @@
+"""The patches of images as rows, which are written out only where that pays."""
+
+import itertools
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from keras_proxprop.blocks import correlation
+from keras_proxprop.blocks.rows import MatrixRows, Rows, border, size
+
+# An axis of unknown length is taken to have so many pixels where costs are compared.
+_NOMINAL = 64
+# Measured on two cores: what writing one number of a patch costs, in multiply-adds of a
+# matrix product, and how much slower a correlation makes one multiply-add.
+WRITE = 100
+_CORRELATION_WEIGHT = 2
+
+
+class ConvolutionRows(Rows):
+    """The patches of `images` (`[batch, *spatial, channels]`), a row each, never written out
+    where a product or a correlation does instead."""
+
+    # Inside of control flow XLA runs convolutions on CPU twenty times as long.
+    choose_at_run_time = False
+
+    def __init__(self, images, geometry, bias):
+        self.images = images
+        self.geometry = geometry
+        patch = math.prod(geometry.kernel_size) * images.shape[-1]
+        super().__init__(bias, patch + int(bias), images.dtype)
+        lengths = enumerate(self._nominal_lengths())
+        self.per_item = math.prod(geometry.outputs(a, n) for a, n in lengths)
+        self.gram_cost = min(self._patch_cost(), self._correlation_cost()) / self.per_item
+        self.matrix_cost = WRITE * patch
+
+    @property
+    def grid(self):
+        """How many windows fit along each spatial axis."""
+        axes = range(len(self.geometry.kernel_size))
+        return [self.geometry.outputs(a, size(self.images, a + 1)) for a in axes]
+
+    @property
+    def count(self):
+        return size(self.images, 0) * math.prod(self.grid)
+
+    def multiply(self, direction):
+        product = self._convolve(self.images, self._filters(direction[0]))
+        product = tf.reshape(product, [-1, product.shape[-1]])
+        return product + direction[1] if self.bias else product
+
+    def multiply_transposed(self, d):
+        kernel = self._correlate(self.images, d)
+        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+
+    def trace(self):
+        energy = tf.reduce_sum(self.images**2, axis=[0, -1])
+        for axis in reversed(range(len(energy.shape))):
+            energy = tf.reduce_sum(energy * self._coverage(axis), axis=-1)
+        return energy / self.groups + self._ones()
+
+    def _coverage(self, axis):
+        """Returns how many windows see each pixel along an axis."""
+        g, low = self.geometry, self._pads(axis)[0]
+        pixels = tf.range(low, low + size(self.images, axis + 1))
+        starts = pixels[:, None] - tf.range(g.kernel_size[axis]) * g.dilation[axis]
+        windows, stride = self.grid[axis], g.strides[axis]
+        seen = (starts % stride == 0) & (starts >= 0) & (starts // stride < windows)
+        return tf.reduce_sum(tf.cast(seen, self.dtype), axis=1)
+
+    def gram(self):
+        return self._gram(correlation.by_filter_gradient)
+
+    def gram_in_control_flow(self):
+        return self._gram(correlation.by_convolution)
+
+    def _gram(self, correlate):
+        if self._correlation_cost() < self._patch_cost():
+            gram = self._correlation_gram(correlate)
+        else:
+            patches = self.matrix().x
+            gram = tf.matmul(patches, patches, transpose_a=True)
+        if not self.bias:
+            return gram
+        total = tf.reduce_sum(self.images, axis=0, keepdims=True)
+        patches = ConvolutionRows(total, self.geometry, bias=False).matrix().x
+        sums = tf.reduce_sum(patches, axis=0, keepdims=True)
+        return border(gram, sums, tf.cast(self.count, self.dtype))
+
+    def gram_in_float64(self):
+        return self._add_over_images(lambda rows, _: [rows.gram()])[0]
+
+    def multiply_transposed_in_float64(self, d):
+        return self._add_over_images(lambda rows, d: rows.multiply_transposed(d), d)
+
+    def _add_over_images(self, function, d=None, dtype=tf.float64):
+        """Returns the sum of `function(patches, d)` over the images, in float64 unless told.
+
+        One image after the other: little memory, and under XLA little code, for what is
+        rarely needed.
+        """
+        if d is not None:
+            d = tf.reshape(d, [-1, math.prod(self.grid), d.shape[-1]])
+
+        def one(i):
+            patches = self._written_out(tf.cast(self.images[i][None], dtype))
+            return function(patches, None if d is None else tf.cast(d[i], dtype))
+
+        def add(i, *sums):
+            return (i + 1, *(total + term for total, term in zip(sums, one(i))))
+
+        zeros = [tf.zeros(term.shape, dtype) for term in one(0)]
+        count = tf.shape(self.images)[0]
+        return tf.while_loop(lambda i, *_: i < count, add, (0, *zeros))[1:]
+
+    def matrix(self):
+        g = self.geometry
+        padded = tf.pad(self.images, self._paddings())
+        slices = []
+        for tap in itertools.product(*map(range, g.kernel_size)):
+            window = [slice(None)]
+            for i, s, d, outputs in zip(tap, g.strides, g.dilation, self.grid):
+                window.append(slice(i * d, i * d + (outputs - 1) * s + 1, s))
+            slices.append(padded[tuple(window)])
+        patches = slices[0] if len(slices) == 1 else tf.concat(slices, axis=-1)
+        return MatrixRows(tf.reshape(patches, [-1, patches.shape[-1]]), self.bias)
+
+    def _filters(self, kernel):
+        channels = [self.images.shape[-1] // self.groups, kernel.shape[-1]]
+        return tf.reshape(kernel, list(self.geometry.kernel_size) + channels)
+
+    def _written_out(self, images):
+        """Returns the patches of some of the images, or of all, written out."""
+        return ConvolutionRows(images, self.geometry, self.bias).matrix()
+
+    def _convolve(self, images, kernel):
+        return self.geometry.convolve(images, kernel)
+
+    def _correlate(self, images, d):
+        """Returns `Σ_p patch(p) d(p)ᵀ` over the windows of `images`, `[n, columns]`."""
+        columns = d.shape[-1]
+        channels = images.shape[-1] // self.groups
+        patch = math.prod(self.geometry.kernel_size) * channels
+        kernel = tf.zeros([patch, columns], images.dtype)
+        d = tf.reshape(d, [-1] + self.grid + [columns])
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            z = self._convolve(images, self._filters(kernel))
+        return tape.gradient(z, kernel, output_gradients=d)
+
+    def _pads(self, axis):
+        return self.geometry.pads(axis, size(self.images, axis + 1))
+
+    def _paddings(self):
+        axes = range(len(self.geometry.kernel_size))
+        return [[0, 0]] + [list(self._pads(a)) for a in axes] + [[0, 0]]
+
+    @property
+    def _strided(self):
+        return any(s > 1 for s in self.geometry.strides)
+
+    def _axes(self):
+        """Returns the `correlation.Axis` of every spatial axis of `_phased()`."""
+        g = self.geometry
+        if self._strided:
+            return tuple(
+                correlation.Axis(-(-k // s), 1, 0, 0) for k, s in zip(g.kernel_size, g.strides)
+            )
+        axes = enumerate(zip(g.kernel_size, g.dilation))
+        return tuple(correlation.Axis(k, d, *g.pads(a, _NOMINAL)) for a, (k, d) in axes)
+
+    def _phased(self):
+        """Returns the images as a stride-1 problem: every stride's phases are channels."""
+        x = self.images
+        if not self._strided:
+            return x
+        x = tf.pad(x, self._paddings())
+        for dim, (k, s) in enumerate(zip(self.geometry.kernel_size, self.geometry.strides), 1):
+            groups = self.grid[dim - 1] + -(-k // s) - 1
+            x = x[(slice(None),) * dim + (slice(0, groups * s),)]
+            paddings = [[0, 0]] * len(x.shape)
+            paddings[dim] = [0, groups * s - size(x, dim)]
+            x = tf.pad(x, paddings)
+            sizes = [size(x, a) for a in range(len(x.shape))]
+            x = tf.reshape(x, sizes[:dim] + [groups, s] + sizes[dim + 1 :])
+            last = len(x.shape) - 1
+            others = [a for a in range(last) if a != dim + 1]
+            x = tf.transpose(x, others + [dim + 1, last])
+            sizes[dim], sizes[-1] = groups, s * sizes[-1]
+            x = tf.reshape(x, sizes)
+        return x
+
+    def _correlation_gram(self, correlate):
+        gram = correlation.gram(self._phased(), self._axes(), correlate)
+        if self._strided:
+            taps = self._positions_of_taps()
+            gram = tf.gather(tf.gather(gram, taps, axis=0), taps, axis=1)
+        return gram
+
+    def _positions_of_taps(self):
+        """Returns where the kernel's (tap, channel) pairs stand among those of `_phased()`."""
+        g = self.geometry
+        grid = np.indices((*g.kernel_size, self.images.shape[-1]))
+        position = np.zeros_like(grid[0])
+        for tap, k, s in zip(grid, g.kernel_size, g.strides):
+            position = position * -(-k // s) + tap // s
+        for tap, s in reversed(list(zip(grid, g.strides))):
+            position = position * s + tap % s
+        return (position * self.images.shape[-1] + grid[-1]).reshape(-1)
+
+    def _patch_cost(self):
+        """Multiply-adds per image, with the writing of the patches counted in."""
+        patch = math.prod(self.geometry.kernel_size) * self.images.shape[-1]
+        return self.per_item * patch * (patch + WRITE)
+
+    def _correlation_cost(self):
+        """Multiply-adds per image, weighted by how much slower a correlation makes them."""
+        g = self.geometry
+        lengths, channels = self._nominal_lengths(), self.images.shape[-1]
+        if self._strided:
+            lengths = [
+                g.outputs(a, n) + -(-k // s) - 1
+                for a, (n, k, s) in enumerate(zip(lengths, g.kernel_size, g.strides))
+            ]
+            channels *= math.prod(g.strides)
+        return _CORRELATION_WEIGHT * correlation.cost(lengths, channels, self._axes())
+
+    def _nominal_lengths(self):
+        return [n or _NOMINAL for n in self.images.shape[1:-1]]

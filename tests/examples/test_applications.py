@@ -1,0 +1,78 @@
+"""Architectures of keras.applications, and the program that goes through all of them."""
+
+import csv
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import applications
+import keras_proxprop
+from keras_proxprop.reporting import layer_reports
+
+PROGRAM = pathlib.Path(applications.__file__)
+
+
+def run(*arguments):
+    command = [sys.executable, PROGRAM, *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["MobileNetV2", "MobileNetV3Small", "ResNet50", "DenseNet121", "EfficientNetB0"]
+)
+def test_one_step_of_an_architecture(name):
+    pixels = applications.SMALLEST.get(name, 32)
+    model = applications.ARCHITECTURES[name](
+        weights=None, input_shape=(pixels, pixels, 3), classes=10
+    )
+    reports = layer_reports(model, batch_size=2)
+    explicit = [r.step for r in reports if r.step != "implicit"]
+    assert explicit == ["explicit: final layer"]
+    before = [w.numpy() for w in model.trainable_weights]
+    # Op by op: building the graph would take most of the time.
+    model.compile(
+        keras_proxprop.ProxProp(), "sparse_categorical_crossentropy", run_eagerly=True
+    )
+    x = np.random.default_rng(0).random((2, pixels, pixels, 3), dtype="float32")
+    model.train_on_batch(255 * x, np.array([1, 7]))
+    assert all(np.all(np.isfinite(w)) for w in model.weights)
+    still = [
+        w.path
+        for w, old in zip(model.trainable_weights, before)
+        if np.array_equal(w.numpy(), old)
+    ]
+    assert not still
+
+
+def test_program_writes_a_row_per_model_and_resumes(tmp_path):
+    table = tmp_path / "rows.csv"
+    arguments = ("--only", "MobileNetV3Small", "--no-step", "--csv", str(table))
+    first = run(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "1 Conv2D: final layer" in first.stdout
+    again = run(*arguments)
+    assert "already" in again.stdout
+    with table.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["model"] == "MobileNetV3Small"
+    assert int(row["implicit_layers"]) == int(row["layers"]) - 1
+
+
+def test_a_model_too_large_for_the_memory_says_so(tmp_path):
+    table = tmp_path / "rows.csv"
+    # TensorFlow alone is larger.
+    process = run("--only", "VGG16", "VGG19", "--memory", "0.2", "--csv", str(table))
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("does not fit in 0.2 GiB") == 2
+    with table.open(newline="") as file:
+        assert [row["model"] for row in csv.DictReader(file)] == ["VGG16", "VGG19"]
+
+
+def test_list_names_every_architecture():
+    names = run("--list").stdout.split()
+    made = {"ResNet50", "VGG16", "ConvNeXtTiny", "NASNetLarge", "EfficientNetV2B0"}
+    assert made < set(names) <= set(dir(keras.applications))

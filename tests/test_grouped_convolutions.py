@@ -1,0 +1,111 @@
+"""Gram matrices of grouped and depthwise convolutions, against patches cut out in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import assert_close
+
+from keras_proxprop.blocks import find_block, grouped
+from keras_proxprop.blocks.geometry import Geometry
+from keras_proxprop.blocks.grouped import GroupedConvolutionRows
+
+EXACT = 1e-12
+# images, groups, kernel, strides, dilation, padding
+CASES = {
+    "same": ((3, 6, 7, 4), 4, (3, 3), (1, 1), (1, 1), "same"),
+    "valid": ((2, 6, 5, 3), 3, (3, 2), (1, 1), (1, 1), "valid"),
+    "wide-kernel": ((2, 9, 8, 2), 2, (7, 5), (1, 1), (1, 1), "same"),
+    "kernel-above-image": ((4, 2, 3, 5), 5, (7, 7), (1, 1), (1, 1), "same"),
+    "one-pixel": ((4, 1, 1, 3), 3, (3, 3), (1, 1), (1, 1), "same"),
+    "stride": ((2, 9, 8, 3), 3, (3, 3), (2, 2), (1, 1), "same"),
+    "stride-valid": ((2, 10, 9, 3), 3, (5, 3), (2, 3), (1, 1), "valid"),
+    "stride-above-kernel": ((2, 9, 9, 2), 2, (2, 2), (3, 3), (1, 1), "same"),
+    "dilated": ((2, 9, 8, 3), 3, (3, 3), (1, 1), (2, 3), "same"),
+    "no-pixel-in-any-window": ((2, 1, 3, 2), 2, (2, 2), (1, 1), (4, 1), "same"),
+    "pieces": ((1, 3, 66, 2), 2, (3, 3), (1, 1), (1, 1), "same"),
+    "pieces-stride": ((1, 3, 135, 2), 2, (3, 5), (2, 2), (1, 1), "valid"),
+    "groups-of-2": ((2, 5, 6, 6), 3, (3, 3), (1, 1), (1, 1), "same"),
+    "groups-of-3-stride": ((2, 7, 6, 6), 2, (3, 2), (2, 1), (1, 1), "same"),
+    "sequence": ((3, 11, 4), 4, (5,), (1,), (1,), "same"),
+    "sequence-causal": ((3, 11, 4), 2, (3,), (1,), (2,), "causal"),
+}
+
+
+def patch_gram(images, groups, geometry, bias):
+    """Returns the Gram matrices of patches that are cut out one by one."""
+    n, *lengths, channels = images.shape
+    axes = range(len(lengths))
+    pads = [geometry.pads(a, length) for a, length in enumerate(lengths)]
+    padded = np.pad(images, [(0, 0), *pads, (0, 0)])
+    gram = 0
+    for window in np.ndindex(*(geometry.outputs(a, lengths[a]) for a in axes)):
+        starts = [p * s for p, s in zip(window, geometry.strides)]
+        cut = tuple(
+            slice(start, start + (k - 1) * d + 1, d)
+            for start, k, d in zip(starts, geometry.kernel_size, geometry.dilation)
+        )
+        patch = padded[(slice(None), *cut)].reshape(n, -1, groups, channels // groups)
+        patch = patch.transpose(2, 0, 1, 3).reshape(groups, n, -1)
+        if bias:
+            patch = np.concatenate([patch, np.ones([groups, n, 1])], axis=-1)
+        gram = gram + np.einsum("gna,gnb->gab", patch, patch)
+    return gram
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_gram_is_that_of_the_patches(name, bias, monkeypatch):
+    # Row by row wherever that can be done at all.
+    monkeypatch.setattr(grouped._RowProducts, "cost", 0)
+    shape, groups, *windows = CASES[name]
+    images = np.random.default_rng(len(name)).normal(size=shape)
+    geometry = Geometry(*windows)
+    rows = GroupedConvolutionRows(tf.constant(images), geometry, groups, bias)
+    assert rows._products is not None
+    expected = patch_gram(images, groups, geometry, bias)
+    # A batch of unknown size, too.
+    batch = tf.TensorSpec([None, *shape[1:]], tf.float64)
+
+    @tf.function(input_signature=[batch])
+    def gram(x):
+        return GroupedConvolutionRows(x, geometry, groups, bias).gram()
+
+    for actual in (rows.gram(), rows._patch_gram(), gram(tf.constant(images))):
+        if np.any(expected):
+            assert_close(actual, expected, EXACT)
+        else:
+            assert not np.any(actual)
+
+
+@pytest.mark.parametrize("shape", [(None, 5, 6), (None, None, 4, 2)])
+def test_unknown_lengths_take_patches(shape):
+    layer = {3: keras.layers.DepthwiseConv1D, 4: keras.layers.DepthwiseConv2D}[len(shape)](3)
+    layer.build(shape)
+    block, _ = find_block(layer)
+    lengths = (None,) * (len(shape) - 1)
+    sample = np.random.default_rng(0).normal(size=[n or 5 for n in shape])
+
+    @tf.function(input_signature=[tf.TensorSpec([*lengths, shape[-1]], tf.float64)])
+    def gram(x):
+        rows = block.rows(x, True)
+        assert rows._products is None
+        return rows.gram()
+
+    expected = patch_gram(sample, shape[-1], Geometry.of(layer), True)
+    assert_close(gram(tf.constant(sample)), expected, EXACT)
+
+
+def test_the_cheaper_gram_is_taken():
+    def rows(shape, kernel):
+        geometry = Geometry((kernel,) * 2, (1, 1), (1, 1), "same")
+        return GroupedConvolutionRows(tf.zeros(shape), geometry, shape[-1], False)
+
+    # MobileNet's layers: products of rows.
+    for shape in ((2, 112, 112, 8), (2, 14, 14, 512), (2, 1, 1, 512)):
+        small = rows(shape, 3)
+        assert small._products is not None
+        # Less than the patches' writing and products.
+        assert small.gram_cost < shape[-1] * 9 * (9 + grouped.WRITE)
+    # Windows of one pixel overlap nowhere, and 257 of them can be cut into no equal pieces.
+    assert rows((2, 8, 257, 4), 1)._products is None
