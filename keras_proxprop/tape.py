@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import warnings
 import weakref
 
@@ -142,12 +143,13 @@ class ImplicitGradientTape:
 
     def _solve(self, problem, rows, solver, d, rest, found):
         """Puts the problem's directions in the place of its weights' gradients."""
+        tau = functools.partial(tau_of, self._tau, rows)
         directions, damped = problem.solve(
             rows,
             [[d[id(use.z)] for use in member.uses] for member in problem.members],
             [[_read(rest, w) for w in member.weights] for member in problem.members],
             solver,
-            tau_of(self._tau, rows),
+            tau if solver.takes_tau_when_due else tau(),
         )
         self._damped.append(damped)
         for member, parts in zip(problem.members, directions):

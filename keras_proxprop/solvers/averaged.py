@@ -28,6 +28,8 @@ class Averaged(Solver):
             its price.
     """
 
+    takes_tau_when_due = True
+
     def __init__(self, own, decay, refresh_every, state=None):
         self._own = own
         self._decay = decay
@@ -131,6 +133,8 @@ class AveragedGram:
     def refresh(self, rows, tau, decay, refresh_every):
         """Brings average and inverse up to date where that is due.
 
+        `tau` is a scalar tensor, or a function that returns it.
+
         Returns whether that needed damping, a boolean tensor.
         """
         age = self.step - self.refreshed
@@ -160,7 +164,8 @@ class AveragedGram:
             number = keep * number + (1 - keep) * count
             # R Ḡ: both sums are over the same weights.
             scale = tf.math.divide_no_nan(number, weight**2)
-            inverse, damped = floored_inverse(tf.cast(scale, gram.dtype) * average, 1 / tau)
+            shift = 1 / (tau() if callable(tau) else tau)
+            inverse, damped = floored_inverse(tf.cast(scale, gram.dtype) * average, shift)
             return [average, inverse, weight, number, self.step], damped
 
         new, damped = tf.cond(due, renewed, lambda: (kept, tf.constant(False)))

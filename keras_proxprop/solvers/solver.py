@@ -22,6 +22,8 @@ class Solver:
 
     # Whether a factorization is what it solves with.
     exact = False
+    # Whether it is given a function that returns τ, to be called where τ is of use.
+    takes_tau_when_due = False
 
     def prices(self, rows, columns, count):
         """Returns `{form: cost}` of the forms that `solve` may choose between."""
