@@ -37,9 +37,10 @@ class CurvatureMemory:
         decay: float in [0, 1), what is left of the average after `refresh_every` steps.
             Defaults to `0.9`.
         refresh_every: int, steps from one refresh to the next. Defaults to `100`.
-        layers: "auto" (default): those layers whose step with memory is cheaper than with
-            the batch's own Gram matrix, or cheaper than the layer's backpropagation, by the
-            count that `summary` prints; "all": all layers that have a Gram matrix.
+        layers: "auto" (default): those layers whose step is cheaper with memory than with
+            the batch's own Gram matrix, by the count that `summary` prints, at a batch size
+            of 64: convolutions, and what runs along sequences; "all": all layers that have a
+            Gram matrix.
 
     Raises:
         ValueError: if an argument is out of its range.

@@ -22,7 +22,8 @@ class StepMonitor(keras.callbacks.Callback):
     - `cosine`: of the angle between its direction and its gradient;
     - `direction_norm`, `gradient_norm`: their Euclidean norms;
     - `residual`: of the layer's equation, `‖(AᵀA + I/τ) P - G‖ / ‖G‖` with `G` the
-      gradient: what the solver left unsolved;
+      gradient: what the solver left unsolved, or (with memory) how far the batch's Gram
+      matrix is from the average;
     - `rows`, `features`: the size of `A`;
     - `seconds`: how long its solver takes, its weight gradient included, for random
       inputs of the same shapes; measured once, the fastest of three runs. Layers that

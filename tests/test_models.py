@@ -148,7 +148,9 @@ def hand_written_mlp(optimizer):
 
 
 def fit(model, x, y, optimizer, mode, **proxprop):
-    model.compile(ProxProp(optimizer, tau=TAU, **proxprop), loss="mse", **MODES[mode])
+    model.compile(
+        ProxProp(optimizer, tau=TAU, **{"memory": None, **proxprop}), loss="mse", **MODES[mode]
+    )
     model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
 
 
@@ -198,7 +200,9 @@ def test_a_model_with_two_inputs_and_two_outputs(mode):
     x, y = data()
     b, y2 = data(features=4, targets=5)
     model = two_inputs_two_outputs()
-    model.compile(ProxProp("adam", 0.01, tau=TAU), loss=["mse", "mse"], **MODES[mode])
+    model.compile(
+        ProxProp("adam", 0.01, tau=TAU, memory=None), loss=["mse", "mse"], **MODES[mode]
+    )
     model.fit({"a": x, "b": b}, [y, y2], batch_size=8, shuffle=False, verbose=0)
 
     # The trunk is an output itself, so both it and the last layer are final.

@@ -146,7 +146,7 @@ def assert_steps(net, actual, expected):
 def test_proposition_1_a_sweep_of_gradient_steps_is_the_explicit_step(tau):
     net = Net()
     sgd = keras.optimizers.SGD(learning_rate=tau)
-    explicit = keras_proxprop.ProxProp(sgd, exclude=[keras.layers.Dense])
+    explicit = keras_proxprop.ProxProp(sgd, exclude=[keras.layers.Dense], memory=None)
     assert_steps(net, net.trained(explicit), algorithm_1(net, tau))
 
 
@@ -163,7 +163,7 @@ def test_a_sweep_with_proximal_steps_on_the_weights_is_our_step(tau, proximal_ta
         # More iterations than a layer has features: exact.
         solver = keras_proxprop.solvers.ConjugateGradient(20)
     sgd = keras.optimizers.SGD(learning_rate=tau)
-    optimizer = keras_proxprop.ProxProp(sgd, tau=proximal_tau, solver=solver)
+    optimizer = keras_proxprop.ProxProp(sgd, tau=proximal_tau, solver=solver, memory=None)
     assert_steps(net, net.trained(optimizer), algorithm_1(net, tau, proximal_tau))
 
 

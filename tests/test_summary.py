@@ -96,7 +96,7 @@ def test_the_table_is_printed_with_its_totals(capsys):
     ] * 4
     a, norm, b, total = lines[3:]
     assert a.split()[:4] == ["a", "(Dense)", "35", "implicit"]
-    assert "64 × 7" in a and "primal" in a
+    assert "64 × 7" in a and "memory/100" in a
     assert norm.split()[:4] == ["norm", "(BatchNormalization)", "10", "implicit"]
     assert "64 × 2" in norm and "closed" in norm
     assert "explicit: final layer" in b
@@ -227,7 +227,9 @@ def test_it_reports_for_the_optimizer_that_the_model_is_compiled_with():
 @pytest.mark.parametrize("solver", ["auto", "exact"])
 def test_the_form_follows_the_batch_size(solver):
     model = keras.Sequential([keras.Input((200,)), layers.Dense(50), layers.Dense(4)])
-    reports = {b: layer_reports(model, b, ProxProp(solver=solver))[0] for b in (16, 4000)}
+    reports = {
+        b: layer_reports(model, b, ProxProp(solver=solver, memory=None))[0] for b in (16, 4000)
+    }
     assert {b: r.solver for b, r in reports.items()} == {16: "dual", 4000: "primal"}
     assert {b: r.rows for b, r in reports.items()} == {16: 16, 4000: 4000}
     assert all(0 < r.extra for r in reports.values())
@@ -237,7 +239,7 @@ def test_the_form_follows_the_batch_size(solver):
     "solver, form", [(solvers.Exact("dual"), "dual"), (solvers.ConjugateGradient(4), "cg-4")]
 )
 def test_a_chosen_form_is_reported(solver, form):
-    reports = layer_reports(functional(), 64, ProxProp(solver=solver))
+    reports = layer_reports(functional(), 64, ProxProp(solver=solver, memory=None))
     assert reports[0].solver == form
 
 

@@ -192,8 +192,8 @@ def test_directions_made_outside_let_no_plain_training_step_through():
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_an_own_train_step_with_the_tape_takes_the_steps_of_ours(mode):
     model, plain = build(OwnImplicitTrainStep), build()
-    fit(model, ProxProp(), mode)
-    fit(plain, ProxProp(), mode)
+    fit(model, ProxProp(tau=1.0, memory=None), mode)
+    fit(plain, ProxProp(tau=1.0, memory=None), mode)
     assert_close_weights(weights_of(model), weights_of(plain), 1e-6)
 
 
@@ -220,7 +220,7 @@ def test_a_model_without_supported_layers_trains_explicitly_with_one_warning():
 
     x, y = np.random.default_rng(0).normal(size=(24, 6, 4)), data()[1]
     models = []
-    for optimizer in (ProxProp(), keras.optimizers.Adam()):
+    for optimizer in (ProxProp(), keras.optimizers.Adam(0.002)):
         models.append(model := recurrent())
         model.compile(optimizer=optimizer, loss="mse", jit_compile=False)
         if len(models) == 1:

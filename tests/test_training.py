@@ -73,7 +73,7 @@ def test_weights_of_samples_and_classes_reach_loss_and_metrics_as_with_adam(name
 @pytest.mark.parametrize("name", WEIGHTINGS)
 def test_weights_of_samples_and_classes_are_in_the_step(name):
     x, y = data()
-    model = compiled(mlp(), ProxProp("sgd", 1.0, tau=TAU))
+    model = compiled(mlp(), ProxProp("sgd", 1.0, tau=TAU, memory=None))
     weighting = WEIGHTINGS[name]
     w = weighting.get("sample_weight")
     w = np.array([weighting["class_weight"][c] for c in y]) if w is None else w
@@ -105,7 +105,9 @@ def test_regularizers_are_preconditioned_with_the_rest_of_the_gradient():
     )
     model.get_layer("hidden").bias.assign(np.linspace(-1, 1, 7))
     expected = sgd_step(model, x, lambda: crossentropy()(y, model(x)) + tf.add_n(model.losses))
-    log = fit(compiled(model, ProxProp("sgd", 1.0, tau=TAU)), x, y, batch_size=24).history
+    log = fit(
+        compiled(model, ProxProp("sgd", 1.0, tau=TAU, memory=None)), x, y, batch_size=24
+    ).history
     assert_close_weights(weights_of(model), expected, 1e-5)
 
     other = mlp(
@@ -166,7 +168,10 @@ def test_batchnorm_and_dropout_train():
 def test_with_every_layer_excluded_it_is_the_inner_optimizer_bit_for_bit(mode):
     x, y = data(20)
     runs = []
-    for optimizer in (ProxProp("adam", exclude=keras.layers.Layer), keras.optimizers.Adam()):
+    for optimizer in (
+        ProxProp("adam", 0.001, exclude=keras.layers.Layer),
+        keras.optimizers.Adam(),
+    ):
         model = compiled(
             with_batchnorm_and_dropout(),
             optimizer,
@@ -185,9 +190,9 @@ def test_with_every_layer_excluded_it_is_the_inner_optimizer_bit_for_bit(mode):
 
 def test_loss_scaling_leaves_the_steps_as_they_are():
     x, y = data()
-    plain = compiled(mlp(), ProxProp("adam", tau=TAU))
+    plain = compiled(mlp(), ProxProp("adam", tau=TAU, memory=None))
     scaling = keras.optimizers.LossScaleOptimizer(
-        ProxProp("adam", tau=TAU), initial_scale=2.0**10, dynamic_growth_steps=2
+        ProxProp("adam", tau=TAU, memory=None), initial_scale=2.0**10, dynamic_growth_steps=2
     )
     scaled = compiled(mlp(), scaling)
     logs = [fit(model, x, y).history["loss"] for model in (plain, scaled)]
@@ -245,7 +250,7 @@ def test_a_smaller_last_batch_is_traced_no_more_often_than_with_adam(mode):
 def test_a_smaller_last_batch_takes_its_own_exact_step(mode):
     # 24 rows of 6 features are solved in primal form, 2 rows in dual form.
     x, y = data(26)
-    model = compiled(mlp(), ProxProp("sgd", 1.0, tau=TAU), mode)
+    model = compiled(mlp(), ProxProp("sgd", 1.0, tau=TAU, memory=None), mode)
     reference = mlp()
     for rows in (slice(24), slice(24, 26)):
         step = sgd_step(

@@ -150,7 +150,7 @@ def test_thirty_implicit_steps_end_below_plain_sgd_at_its_best_rate(name):
     model, x, y = task(name)
     sgd = keras.optimizers.SGD()
     explicit = losses_at((0.1, 0.3, 1.0, 3.0), model, x, y, sgd, sgd, jit_compile=False)
-    optimizer = ProxProp(sgd, tau=1000.0)
+    optimizer = ProxProp(sgd, tau=1000.0, memory=None)
     rates = 10.0, 30.0, 100.0, 300.0, 600.0
     implicit = losses_at(rates, model, x, y, sgd, optimizer, jit_compile=False)
     steps = {}
@@ -165,7 +165,9 @@ def test_thirty_implicit_steps_end_below_plain_sgd_at_its_best_rate(name):
 def step(model, x, y, **mode):
     """Makes one implicit step; returns what it added to every variable."""
     before = weights_of(model)
-    model.compile(ProxProp(keras.optimizers.SGD(10.0), tau=10.0), loss="mse", **mode)
+    model.compile(
+        ProxProp(keras.optimizers.SGD(10.0), tau=10.0, memory=None), loss="mse", **mode
+    )
     model.fit(x, y, batch_size=len(x), verbose=0)
     return [after - w for after, w in zip(weights_of(model), before)]
 

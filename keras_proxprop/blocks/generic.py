@@ -57,8 +57,8 @@ class GenericRows(Rows):
         self._block, self._inputs = block, inputs
         self._shapes = [w.shape for w in block.weights]
         self._run = Run(block.layer, block.weights)
-        features = sum(map(math.prod, self._shapes))
-        super().__init__(False, features, working_dtype(inputs.dtype))
+        self._sizes = [math.prod(shape) for shape in self._shapes]
+        super().__init__(False, sum(self._sizes), working_dtype(inputs.dtype))
         # Affine, if anything: what the weights do not reach is taken off.
         self._offset = self._outputs([tf.zeros(s, self.dtype) for s in self._shapes])
         items = size(inputs, 0)
@@ -90,17 +90,18 @@ class GenericRows(Rows):
         """Returns an estimate of the trace: `‖A v‖²`, right in the mean over signs `v`."""
         signs = tf.random.stateless_uniform([self.features, 1], [0, 0], 0, 2, tf.int32)
         v = tf.cast(2 * signs - 1, self.dtype)
-        sizes = [math.prod(shape) for shape in self._shapes]
-        return tf.reduce_sum(self.multiply(tf.split(v, sizes)) ** 2)
+        return tf.reduce_sum(self.multiply(self.split(v)) ** 2)
+
+    def split(self, stacked):
+        return tf.split(stacked, self._sizes)
 
     def matrix(self):
-        sizes = [math.prod(shape) for shape in self._shapes]
 
         def column(unit):
-            return self.multiply(tf.split(unit[:, None], sizes))[:, 0]
+            return self.multiply(self.split(unit[:, None]))[:, 0]
 
         columns = tf.map_fn(column, tf.eye(self.features, dtype=self.dtype))
-        return PartitionedRows(tf.transpose(columns), sizes)
+        return PartitionedRows(tf.transpose(columns), self._sizes)
 
     def gram(self):
         return self.matrix().gram()

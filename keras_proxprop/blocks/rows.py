@@ -233,6 +233,7 @@ class StackedRows(Rows):
         self.gram_cost = max(part.gram_cost for part in parts)
         self.matrix_cost = max(part.matrix_cost for part in parts)
         self.choose_at_run_time = all(part.choose_at_run_time for part in parts)
+        self.can_average = first.can_average
 
     @property
     def count(self):
@@ -251,6 +252,9 @@ class StackedRows(Rows):
         pieces = tf.split(d, [part.count for part in self.parts], axis=0)
         products = [getattr(part, name)(piece) for part, piece in zip(self.parts, pieces)]
         return [tf.add_n(terms) for terms in zip(*products)]
+
+    def split(self, stacked):
+        return self.parts[0].split(stacked)
 
     def trace(self):
         return tf.add_n([part.trace() for part in self.parts])

@@ -12,9 +12,6 @@ from keras_proxprop.solvers.solver import Solver
 
 # A refresh is due when the last one is longer ago than one such part of the steps so far.
 _PART = 4
-# An averaged Gram matrix makes better steps than the batch's own (see the README): it is
-# worth so many times the layer's own backpropagation.
-_WORTH = 1.0
 
 
 class Averaged(Solver):
@@ -50,11 +47,10 @@ class Averaged(Solver):
 
     def pays(self, rows, columns):
         """Returns whether this costs less than what `own` would do."""
-        # Whether there is a state must be known at trace time, and for good.
+        # Whether there is a state must be known at trace time, for good: at any batch size.
         count = cost.typical_count(rows)
-        own = min(self._own.prices(rows, columns, count).values())
-        worth = _WORTH * cost.backpropagation(rows, columns, count)
-        return self._price(rows, columns, count) < max(own, worth)
+        own = self._own.prices(rows, columns, count).values()
+        return self._price(rows, columns, count) < min(own)
 
     def _price(self, rows, columns, count):
         products = min(_products(rows, columns, count).values())

@@ -47,8 +47,8 @@ def closed_form(rows, columns):
 
 
 def typical_count(rows):
-    """Returns the number of rows, at a typical batch size where that is unknown."""
-    return possible_counts(rows)[_TYPICAL] if tf.is_tensor(rows.count) else rows.count
+    """Returns the number of rows at a typical batch size."""
+    return _BATCH_SIZES[_TYPICAL] * rows.per_item
 
 
 def possible_counts(rows):

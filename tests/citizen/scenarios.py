@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_proxprop import ProxProp
+from keras_proxprop import CurvatureMemory, ProxProp
 
 
 def adam(learning_rate=0.01, **kwargs):
@@ -17,10 +17,16 @@ def adam(learning_rate=0.01, **kwargs):
 
 
 def proxprop(learning_rate=0.01, **kwargs):
-    return ProxProp("adam", learning_rate, **kwargs)
+    return ProxProp("adam", learning_rate, **{"tau": 1.0, "memory": None, **kwargs})
+
+
+def remembering(learning_rate=0.01, **kwargs):
+    memory = CurvatureMemory(refresh_every=3, layers="all")
+    return proxprop(learning_rate, memory=memory, **kwargs)
 
 
 OPTIMIZERS = {"adam": adam, "proxprop": proxprop}
+RESUMED = {**OPTIMIZERS, "memory": remembering}
 # Runs a test with each: what holds for Keras's own optimizer must hold for ours.
 with_both = pytest.mark.parametrize("new", OPTIMIZERS.values(), ids=OPTIMIZERS)
 

@@ -60,7 +60,7 @@ def steps_by_hand(optimizer, tau=1.0, epochs=2):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_optimizer_steps_with_the_directions(name):
-    model = compiled(mlp(), ProxProp(BUILT_IN[name](), tau=0.05))
+    model = compiled(mlp(), ProxProp(BUILT_IN[name](), tau=0.05, memory=None))
     # Here, since ScheduleFreeAdamW loses its start where `fit` builds it in a graph.
     model.optimizer.build(model.trainable_variables)
     fit(model, epochs=2)
@@ -81,9 +81,10 @@ def test_no_built_in_optimizer_was_forgotten():
 def test_an_option_of_keras_means_the_same_wherever_it_is_given(name, place):
     options = {"learning_rate": 0.01, **OPTIONS[name]}
     if place == "inner":
-        optimizer = ProxProp(optimizers.SGD(**options, momentum=0.9))
+        inner = optimizers.SGD(**options, momentum=0.9)
+        optimizer = ProxProp(inner, tau=1.0, memory=None)
     else:
-        optimizer = ProxProp("sgd", **options, momentum=0.9)
+        optimizer = ProxProp("sgd", tau=1.0, memory=None, **options, momentum=0.9)
     model = compiled(mlp(), optimizer, run_eagerly=place == "proxprop")
     fit(model, epochs=2)
     by_hand = steps_by_hand(optimizers.SGD(**options, momentum=0.9))
@@ -96,7 +97,7 @@ def test_an_option_of_keras_means_the_same_wherever_it_is_given(name, place):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_given_to_proxprop_is_the_inner_optimizers_and_is_in_the_config(name):
-    optimizer = ProxProp.from_config(ProxProp("adam", **OPTIONS[name]).get_config())
+    optimizer = ProxProp.from_config(ProxProp("adam", 0.001, **OPTIONS[name]).get_config())
     inner = optimizer.inner_optimizer.get_config()
     expected = optimizers.Adam(**OPTIONS[name]).get_config()
     assert {**inner, "name": None} == {**expected, "name": None}
@@ -167,11 +168,11 @@ def test_a_learning_rate_schedule_is_followed_and_not_settable(new):
 def test_a_tau_schedule_of_the_iterations_is_followed_in_fit():
     schedule = optimizers.schedules.PiecewiseConstantDecay([0, 1], [1.0, 0.1, 0.01])
     model, reference = mlp(), mlp()
-    compiled(model, ProxProp("sgd", 0.1, tau=schedule))
+    compiled(model, ProxProp("sgd", 0.1, tau=schedule, memory=None))
     fit(model)
     for i, tau in enumerate((1.0, 0.1, 0.01)):
         xy = [a[8 * i : 8 * i + 8] for a in data()]
-        fit(compiled(reference, ProxProp("sgd", 0.1, tau=tau)), *xy)
+        fit(compiled(reference, ProxProp("sgd", 0.1, tau=tau, memory=None)), *xy)
     assert_close_weights(weights_of(model), weights_of(reference), 1e-6)
 
 

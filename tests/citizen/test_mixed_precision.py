@@ -131,7 +131,7 @@ def test_float64_trains_in_float64(new, float64):
 
 
 def test_float64_keeps_the_step_to_float64_accuracy(float64):
-    model = compiled(mlp(), ProxProp("sgd", 1.0, tau=0.1))
+    model = compiled(mlp(), ProxProp("sgd", 1.0, tau=0.1, memory=None))
     x, y = (a.astype("float64") for a in data())
     before = weights_of(model)
     with tf.GradientTape() as tape:

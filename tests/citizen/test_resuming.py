@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import assert_equal_weights
-from scenarios import OPTIMIZERS, python
+from scenarios import RESUMED, python
 
 # Without Dropout, whose seed's state Keras does not read back from a file.
 TRAIN = """
@@ -24,7 +24,7 @@ def compiled(name):
     x = layers.Dense(8, use_bias=False)(layers.Flatten()(x))
     model = keras.Model(images, layers.Dense(2)(layers.BatchNormalization()(x)))
     schedule = keras.optimizers.schedules.ExponentialDecay(0.02, 3, 0.9)
-    optimizer = scenarios.OPTIMIZERS[name](schedule, use_ema=True)
+    optimizer = scenarios.RESUMED[name](schedule, use_ema=True)
     return scenarios.compiled(model, optimizer)
 
 
@@ -44,7 +44,7 @@ def keep(model, what):
     np.savez(f"{folder}/{what}.npz", *scenarios.state(model))
 
 
-for name in scenarios.OPTIMIZERS:
+for name in scenarios.RESUMED:
     path = f"{folder}/{name}"
     if task == "begin":
         keep(train(compiled(name), 0, 4), f"{name}_whole")
@@ -72,7 +72,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("way", ["file", "checkpoint"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", RESUMED)
 def test_resumed_training_is_uninterrupted_training_bit_for_bit(name, way, folder):
     states = []
     for task in ("whole", "half", way):

@@ -11,7 +11,7 @@ NOTEBOOK = EXAMPLES / "from_adam_to_proxprop.ipynb"
 # What makes it short: part of a cell, and what is in its place.
 SHORT = {
     "epochs = 12": "epochs = 1",
-    "for tau in (1e-3, 0.1, 1.0, 10.0)": "for tau in (10.0,)",
+    'for tau in ("auto", 1e-3, 0.1, 1.0, 10.0)': "for tau in (10.0,)",
 }
 
 
@@ -30,7 +30,7 @@ def test_the_cells_run_one_after_the_other(capsys):
     exec(compile(source, str(NOTEBOOK), "exec"), names)
     printed = capsys.readouterr().out
     assert "Rows × features" in printed and "residual" in printed
-    assert printed.count("conv2d") >= 6 and "ProxProp(Adam, tau=1.0" in printed
+    assert printed.count("conv2d") >= 6 and "ProxProp(Adam, tau='auto'" in printed
     assert len(names["history"]["val_accuracy"]) == 1
 
 
