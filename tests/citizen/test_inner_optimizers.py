@@ -97,7 +97,9 @@ def test_an_option_of_keras_means_the_same_wherever_it_is_given(name, place):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_given_to_proxprop_is_the_inner_optimizers_and_is_in_the_config(name):
-    optimizer = ProxProp.from_config(ProxProp("adam", 0.001, **OPTIONS[name]).get_config())
+    optimizer = ProxProp.from_config(
+        ProxProp("adam", **{"learning_rate": 0.001, **OPTIONS[name]}).get_config()
+    )
     inner = optimizer.inner_optimizer.get_config()
     expected = optimizers.Adam(**OPTIONS[name]).get_config()
     assert {**inner, "name": None} == {**expected, "name": None}
