@@ -36,10 +36,16 @@ def check_tau(tau, schedules=True):
     return float(tau)
 
 
-def tau_of(tau, rows):
-    """Returns the τ of one problem, a scalar tensor in the dtype of its rows."""
+def tau_of(tau, rows, trace=None):
+    """Returns the τ of one problem, a scalar tensor in the dtype of its rows.
+
+    Args:
+        tau: a number, a tensor, or "auto".
+        rows: `Rows`.
+        trace: that of the Gram matrix, where it is not to be that of the rows.
+    """
     if isinstance(tau, str):
-        mean_curvature = rows.trace() / rows.features
+        mean_curvature = (rows.trace() if trace is None else trace) / rows.features
         # All-zero inputs have no curvature, and no direction whatever τ is.
         return 1 / (RELATIVE_SHIFT * mean_curvature + _TINY)
     # A Python float never passes through float32 on the way.

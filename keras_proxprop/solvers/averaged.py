@@ -129,7 +129,7 @@ class AveragedGram:
     def refresh(self, rows, tau, decay, refresh_every):
         """Brings average and inverse up to date where that is due.
 
-        `tau` is a scalar tensor, or a function that returns it.
+        `tau` is a scalar tensor, or a function of the Gram matrix's `trace` that returns it.
 
         Returns whether that needed damping, a boolean tensor.
         """
@@ -160,8 +160,11 @@ class AveragedGram:
             number = keep * number + (1 - keep) * count
             # R Ḡ: both sums are over the same weights.
             scale = tf.math.divide_no_nan(number, weight**2)
-            shift = 1 / (tau() if callable(tau) else tau)
-            inverse, damped = floored_inverse(tf.cast(scale, gram.dtype) * average, shift)
+            whole = tf.cast(scale, gram.dtype) * average
+            # Of the average: that of its own rows would differ from replica to replica.
+            trace = tf.reduce_mean(tf.linalg.trace(whole))
+            shift = 1 / (tau(trace=trace) if callable(tau) else tau)
+            inverse, damped = floored_inverse(whole, shift)
             return [average, inverse, weight, number, self.step], damped
 
         new, damped = tf.cond(due, renewed, lambda: (kept, tf.constant(False)))

@@ -22,7 +22,7 @@ class Solver:
 
     # Whether a factorization is what it solves with.
     exact = False
-    # Whether it is given a function that returns τ, to be called where τ is of use.
+    # Whether it is given a function that returns τ, to be called with a Gram matrix at hand.
     takes_tau_when_due = False
 
     def prices(self, rows, columns, count):

@@ -1,0 +1,52 @@
+"""Under a strategy, layers with memory make the step of the global batch."""
+
+from scenarios import python
+
+TWO_REPLICAS = """
+import keras, numpy as np, tensorflow as tf
+from helpers import assert_close, assert_close_weights, weights_of
+from keras_proxprop import CurvatureMemory, ProxProp
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+strategy = tf.distribute.MirroredStrategy(devices)
+assert strategy.num_replicas_in_sync == 2
+L = keras.layers
+
+
+def compiled():
+    keras.utils.set_random_seed(4)
+    layers = [L.Dense(6, "tanh"), L.Conv1D(3, 3, activation="tanh"), L.Dense(2)]
+    model = keras.Sequential([keras.Input((5, 4)), *layers])
+    sgd = keras.optimizers.SGD(0.5, momentum=0.9)
+    memory = CurvatureMemory(layers="all", refresh_every=3)
+    model.compile(ProxProp(sgd, memory=memory), loss="mse", jit_compile=False)
+    return model
+
+
+alone = compiled()
+with strategy.scope():
+    together = compiled()
+random = np.random.default_rng(0)
+x = random.normal(size=(16, 5, 4)).astype("float32")
+y = random.normal(size=(16, 3, 2)).astype("float32")
+losses = [
+    model.fit(x, y, batch_size=8, epochs=8, shuffle=False, verbose=0).history["loss"]
+    for model in (alone, together)
+]
+assert_close_weights(weights_of(together), weights_of(alone), 1e-4)
+np.testing.assert_allclose(*losses, rtol=1e-4)
+kept = [
+    [v.numpy() for v in model.optimizer.variables if "curvature" in v.path]
+    for model in (alone, together)
+]
+assert len(kept[0]) == len(kept[1]) == 10
+for a, b in zip(*kept):
+    assert_close(b, a, 1e-3)
+print("equal")
+"""
+
+
+def test_two_replicas_make_the_step_of_the_global_batch():
+    assert "equal" in python(TWO_REPLICAS)
