@@ -51,7 +51,8 @@ def summary(model, batch_size=None, optimizer=None):
 
     A row per weighted layer: its step (implicit, explicit and why, or frozen), the
     rows × features of its least-squares problem, the form that the solver takes (primal,
-    dual, or cg), and the estimated extra cost in units of the layer's own backpropagation.
+    dual, cg, or memory), and the estimated extra cost in units of the layer's own
+    backpropagation.
 
     Args:
         model: `keras.Model` whose input shapes are known (built from inputs, or called,
