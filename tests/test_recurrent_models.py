@@ -259,7 +259,7 @@ def test_a_layer_before_a_final_recurrent_one_steps_implicitly(mode):
 
 def test_the_problems_of_a_gru_are_observed_one_by_one():
     model = keras.Sequential([layers.GRU(3, name="gru"), layers.Dense(1)])
-    model.compile(ProxProp(), loss="mse", jit_compile=False)
+    model.compile(ProxProp(memory=None), loss="mse", jit_compile=False)
     x, y = tf.random.normal([8, TIME, 2]), tf.zeros([8, 1])
     history = model.fit(
         x, y, batch_size=4, verbose=0, callbacks=[StepMonitor(1)], epochs=2

@@ -8,6 +8,9 @@ from helpers import MODES, assert_close, implicit_direction, inputs_of, weights_
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, register_block
 from keras_proxprop.blocks import find_block
+from keras_proxprop.blocks.embedding import EmbeddingRows
+from keras_proxprop.blocks.reversible_embedding import TiedRows
+from keras_proxprop.blocks.rows import MatrixRows, Rows
 from keras_proxprop.solvers import ConjugateGradient
 
 L = keras.layers
@@ -86,6 +89,27 @@ def test_the_trace_of_groups_is_their_mean(float64):
     layer.build(x.shape)
     rows = find_block(layer)[0].rows(x, True)
     assert_close(float(rows.trace()), np.mean(np.trace(rows.gram(), axis1=1, axis2=2)), 1e-11)
+
+
+def test_the_trace_of_lookups_and_projections_of_one_matrix(float64):
+    random = np.random.default_rng(5)
+    lookups = EmbeddingRows(tf.constant([1, 4, 1]), 5, tf.float64)
+    states = MatrixRows(tf.constant(random.normal(size=(6, 3))), False)
+    rows = TiedRows([lookups, states], (5, 3))
+    units = np.eye(15).reshape(15, 5, 3)
+    squares = [np.sum(rows.multiply([tf.constant(unit)]).numpy() ** 2) for unit in units]
+    assert_close(float(rows.trace()), np.sum(squares), 1e-12)
+
+
+def test_all_rows_have_a_trace():
+    def below(rows):
+        return {rows}.union(*map(below, rows.__subclasses__()))
+
+    assert all(rows.trace is not Rows.trace for rows in below(Rows) - {Rows} if _ours(rows))
+
+
+def _ours(rows):
+    return rows.__module__.startswith("keras_proxprop")
 
 
 def test_the_trace_of_a_generic_block_is_right_in_scale():

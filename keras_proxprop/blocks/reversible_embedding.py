@@ -177,6 +177,14 @@ class TiedRows(Rows):
             parts = [dense + tf.convert_to_tensor(part) for part in parts] or [dense]
         return parts
 
+    def trace(self):
+        return tf.add_n(
+            [
+                use.trace() * self.shape[1 if isinstance(use, EmbeddingRows) else 0]
+                for use in self.uses
+            ]
+        )
+
     def _states(self, dtype):
         found = [tf.cast(u.x, dtype) for u in self.uses if isinstance(u, MatrixRows)]
         return tf.concat(found, 0)
