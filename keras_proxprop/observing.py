@@ -116,11 +116,17 @@ class Observed(Solver):
         self._due = due
         self._scale = scale
 
+    @property
+    def takes_tau_when_due(self):
+        # To be observed changes no step.
+        return self._solver.takes_tau_when_due
+
     def solve(self, rows, d, tau, rest=None):
         direction, damped = self._solver.solve(rows, d, tau, rest)
 
         def note():
-            return self._statistics(rows, d, tau, rest, direction)
+            own = tau() if callable(tau) else tau
+            return self._statistics(rows, d, own, rest, direction)
 
         def keep():
             return tf.stack([probe.values.read_value() for probe in self._probes])

@@ -143,6 +143,13 @@ def test_where_all_batches_are_alike_so_are_the_steps():
     assert_close_weights(weights_of(models[1]), weights_of(models[0]), 1e-3)
 
 
+def test_to_be_watched_changes_no_step():
+    watched, alone = convnet(), convnet()
+    train(watched, epochs=6, callbacks=[keras_proxprop.StepMonitor(3)])
+    train(alone, epochs=6)
+    assert_close_weights(weights_of(watched), weights_of(alone), 1e-6)
+
+
 @pytest.mark.parametrize("steps_per_execution", [1, 4])
 def test_xla_takes_the_same_steps(steps_per_execution):
     plain, xla = convnet(), convnet(jit=True)
