@@ -47,3 +47,83 @@ def make(identifier, learning_rate, kwargs):
     if learning_rate is not None:
         arguments["learning_rate"] = learning_rate
     return keras.optimizers.get({**config, "config": arguments})
+
+
+class OuterOptimizer(keras.optimizers.Optimizer):
+    """An optimizer around another, which makes the steps and has all that Keras, its
+    callbacks and `LossScaleOptimizer` read from an optimizer, or set.
+
+    Args:
+        inner_optimizer: Keras optimizer.
+        name: name of the optimizer, or `None`.
+    """
+
+    def __init__(self, inner_optimizer, name):
+        if isinstance(inner_optimizer, (OuterOptimizer, keras.optimizers.LossScaleOptimizer)):
+            raise ValueError(
+                "Argument `inner_optimizer` must be an optimizer that makes plain steps; a "
+                "LossScaleOptimizer goes around ProxProp, not into it. "
+                f"Received: inner_optimizer={inner_optimizer!r}"
+            )
+        super().__init__(learning_rate=0.0, name=name)
+        # The inner optimizer keeps learning rate and iterations: they would be two truths.
+        # (Not untracked: TensorFlow cannot save a list that something was taken out of.)
+        self._not_used = len(self._variables)
+        self.inner_optimizer = inner_optimizer
+
+    weight_decay = forwarded("weight_decay")
+    clipnorm = forwarded("clipnorm")
+    global_clipnorm = forwarded("global_clipnorm")
+    clipvalue = forwarded("clipvalue")
+    use_ema = forwarded("use_ema")
+    ema_momentum = forwarded("ema_momentum")
+    ema_overwrite_frequency = forwarded("ema_overwrite_frequency")
+    loss_scale_factor = forwarded("loss_scale_factor")
+    gradient_accumulation_steps = forwarded("gradient_accumulation_steps")
+    _model_variables_moving_average = forwarded("_model_variables_moving_average")
+    _trainable_variables = forwarded("_trainable_variables")
+    _trainable_variables_indices = forwarded("_trainable_variables_indices")
+    _iterations = forwarded("_iterations")
+    _learning_rate = forwarded("_learning_rate")
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    @property
+    def _own_variables(self):
+        """The variables that the inner optimizer does not know."""
+        return self._variables[self._not_used :]
+
+    @property
+    def variables(self):
+        return self._own_variables + self.inner_optimizer.variables
+
+    def build(self, variables):
+        if self.built:
+            return
+        self.inner_optimizer.build(variables)
+        self.built = True
+
+    def set_weights(self, weights):
+        own = self._own_variables
+        self.inner_optimizer.set_weights(weights[len(own) :])
+        for variable, weight in zip(own, weights):
+            variable.assign(weight)
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)

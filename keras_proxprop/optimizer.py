@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import inner, solvers, tape, training
+from keras_proxprop import solvers, tape, training
+from keras_proxprop.inner import OuterOptimizer, make
 from keras_proxprop.memory import Curvatures, check_memory
 from keras_proxprop.plan import check_exclude, check_final_layer
 from keras_proxprop.step_size import check_tau
@@ -15,7 +16,7 @@ _Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
-class ProxProp(keras.optimizers.Optimizer):
+class ProxProp(OuterOptimizer):
     """Optimizer that implements Proximal Backpropagation.
 
     For every layer that is linear in its weights the gradient is replaced by the
@@ -92,12 +93,7 @@ class ProxProp(keras.optimizers.Optimizer):
         final_layer = check_final_layer(final_layer)
         exclude = check_exclude(exclude)
         memory = check_memory(memory, solver)
-        inner_optimizer = _check_inner(inner.make(inner_optimizer, learning_rate, kwargs))
-        super().__init__(learning_rate=0.0, name=name)
-        # The inner optimizer keeps learning rate and iterations: they would be two truths.
-        # (Not untracked: TensorFlow cannot save a list that something was taken out of.)
-        self._not_used = len(self._variables)
-        self.inner_optimizer = inner_optimizer
+        super().__init__(make(inner_optimizer, learning_rate, kwargs), name)
         self.solver = solver
         self.final_layer = final_layer
         self._exclude = exclude
@@ -175,12 +171,6 @@ class ProxProp(keras.optimizers.Optimizer):
         """Counts a step if `damped`: `fit` warns of their number at its end."""
         self._damped_steps.assign_add(tf.cast(damped, "int64"))
 
-    def build(self, variables):
-        if self.built:
-            return
-        self.inner_optimizer.build(variables)
-        self.built = True
-
     def apply(self, grads, trainable_variables=None):
         """Makes the inner optimizer's step with implicit directions.
 
@@ -208,41 +198,11 @@ class ProxProp(keras.optimizers.Optimizer):
                 self.build(trainable_variables)
         self.inner_optimizer.apply(grads, trainable_variables)
 
-    # What Keras, its callbacks and LossScaleOptimizer read from an optimizer, or set.
-    weight_decay = inner.forwarded("weight_decay")
-    clipnorm = inner.forwarded("clipnorm")
-    global_clipnorm = inner.forwarded("global_clipnorm")
-    clipvalue = inner.forwarded("clipvalue")
-    use_ema = inner.forwarded("use_ema")
-    ema_momentum = inner.forwarded("ema_momentum")
-    ema_overwrite_frequency = inner.forwarded("ema_overwrite_frequency")
-    loss_scale_factor = inner.forwarded("loss_scale_factor")
-    gradient_accumulation_steps = inner.forwarded("gradient_accumulation_steps")
-    _model_variables_moving_average = inner.forwarded("_model_variables_moving_average")
-    _trainable_variables = inner.forwarded("_trainable_variables")
-    _trainable_variables_indices = inner.forwarded("_trainable_variables_indices")
-    _iterations = inner.forwarded("_iterations")
-    _learning_rate = inner.forwarded("_learning_rate")
-
-    @property
-    def _own_variables(self):
-        return self._variables[self._not_used :]
-
     @property
     def _settings(self):
         """Those of its own variables that there are from the beginning."""
         kept = self._curvatures.variables if self._curvatures else []
         return self._own_variables[: len(self._own_variables) - len(kept)]
-
-    @property
-    def variables(self):
-        return self._own_variables + self.inner_optimizer.variables
-
-    def set_weights(self, weights):
-        own = self._own_variables
-        self.inner_optimizer.set_weights(weights[len(own) :])
-        for variable, weight in zip(own, weights):
-            variable.assign(weight)
 
     # Keras saves the inner optimizer as a part of this one: no need to save it here, too.
     def save_own_variables(self, store):
@@ -265,30 +225,12 @@ class ProxProp(keras.optimizers.Optimizer):
         if self._curvatures:
             self._curvatures.load({k: np.array(store[k]) for k in keys if not k.isdecimal()})
 
-    @property
-    def learning_rate(self):
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate):
-        self.inner_optimizer.learning_rate = learning_rate
-
-    @property
-    def iterations(self):
-        return self.inner_optimizer.iterations
-
-    def scale_loss(self, loss):
-        return self.inner_optimizer.scale_loss(loss)
-
     def finalize_variable_values(self, var_list):
-        self.inner_optimizer.finalize_variable_values(var_list)
+        super().finalize_variable_values(var_list)
         damped = int(self._damped_steps.numpy())
         if damped > self._damped_steps_reported:
             tape.warn_damped(f"{damped - self._damped_steps_reported} training steps were")
         self._damped_steps_reported = damped
-
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
-        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -333,16 +275,6 @@ def find_proxprop(optimizer):
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     return optimizer if isinstance(optimizer, ProxProp) else None
-
-
-def _check_inner(optimizer):
-    if isinstance(optimizer, (ProxProp, keras.optimizers.LossScaleOptimizer)):
-        raise ValueError(
-            "Argument `inner_optimizer` must be an optimizer that makes plain steps; a "
-            "LossScaleOptimizer goes around ProxProp, not into it. "
-            f"Received: inner_optimizer={optimizer!r}"
-        )
-    return optimizer
 
 
 def _exclude_config(entry):
