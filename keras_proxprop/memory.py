@@ -9,12 +9,13 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.slices import weight_key
+from keras_proxprop.config import Config
 from keras_proxprop.solvers.auto import Auto
 from keras_proxprop.solvers.averaged import Averaged, AveragedGram
 
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
-class CurvatureMemory:
+class CurvatureMemory(Config):
     """Keeps Gram matrices from step to step, in the place of the batch's own.
 
     With `R` the rows of a batch, `AᵀA / R` changes slowly while a model trains. Its moving
@@ -75,26 +76,11 @@ class CurvatureMemory:
         self.layers = layers
 
     def get_config(self):
-        """Returns the constructor's arguments."""
         return {
             "decay": self.decay,
             "refresh_every": self.refresh_every,
             "layers": self.layers,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-    def __eq__(self, other):
-        return type(self) is type(other) and self.get_config() == other.get_config()
-
-    def __hash__(self):
-        return hash((type(self), *self.get_config().items()))
-
-    def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"CurvatureMemory({arguments})"
 
     def solver(self, rows, columns, solver, state=None):
         """Returns what solves for layers with these rows: `solver`, or an `Averaged`.

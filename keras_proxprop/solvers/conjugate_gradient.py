@@ -43,7 +43,6 @@ class ConjugateGradient(Solver):
         if rows.closed_form:
             return rows.solve(d, tau, rest)
         gradient = add(rows.multiply_transposed(d), rest)
-        sizes = [part.shape[0] for part in gradient]
         shift = 1 / tau
         if self._gram_pays(rows, d.shape[-1]):
             gram = rows.gram()
@@ -54,11 +53,11 @@ class ConjugateGradient(Solver):
         else:
 
             def product(p):
-                rows_p = rows.multiply(tf.split(p, sizes, axis=0))
+                rows_p = rows.multiply(rows.split(p))
                 return tf.concat(rows.multiply_transposed(rows_p), axis=0) + shift * p
 
         p = conjugate_gradient(product, tf.concat(gradient, axis=0), self.iterations)
-        return tf.split(p, sizes, axis=0), tf.constant(False)
+        return rows.split(p), tf.constant(False)
 
     def choose(self, rows, columns):
         if rows.closed_form:

@@ -1,7 +1,9 @@
 """What a solver is."""
 
+from keras_proxprop.config import Config
 
-class Solver:
+
+class Solver(Config):
     """Solves `(AᵀA + I/τ) P = AᵀD + rest` for the direction `P`.
 
     A solver knows rows, products and matrices, never the layer that they come from.
@@ -37,21 +39,3 @@ class Solver:
     def without_refresh(self):
         """Returns a solver that does the same without a change of what is kept of the past."""
         return self
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-    def __eq__(self, other):
-        return type(self) is type(other) and self.get_config() == other.get_config()
-
-    def __hash__(self):
-        return hash((type(self), *sorted(self.get_config().items())))
-
-    def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"

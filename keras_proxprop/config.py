@@ -1,0 +1,23 @@
+"""Objects that are their constructor's arguments and no more."""
+
+
+class Config:
+    """An object that is equal to, and is saved and shown as, what it was made with."""
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self):
+        return hash((type(self), *sorted(self.get_config().items())))
+
+    def __repr__(self):
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
