@@ -118,6 +118,24 @@ class Block:
         raise NotImplementedError
 
 
+class CompositeBlock(Block):
+    """A layer that makes several linear maps, each of them a block in `parts`."""
+
+    def __init__(self, layer, parts):
+        super().__init__(layer)
+        self._parts = parts
+        for part in parts:
+            part.whole = self
+
+    @property
+    def parts(self):
+        return self._parts
+
+    @property
+    def weights(self):
+        return [weight for part in self._parts for weight in part.weights]
+
+
 def working_dtype(dtype):
     """Returns the dtype for Gram matrices and solves: at least float32."""
     return dtype if dtype == tf.float64 else tf.float32

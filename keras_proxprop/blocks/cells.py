@@ -11,7 +11,7 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_proxprop.blocks.base import Block, working_dtype
+from keras_proxprop.blocks.base import Block, CompositeBlock, working_dtype
 from keras_proxprop.blocks.loop import scan
 from keras_proxprop.blocks.rows import PartitionedRows
 from keras_proxprop.blocks.slices import WeightSlice
@@ -68,15 +68,13 @@ class LinearMap(Block):
         return rows
 
 
-class CellBlock(Block):
+class CellBlock(CompositeBlock):
     """A cell of a recurrent layer, called by a layer in a loop or by itself for one step."""
 
     def __init__(self, layer):
-        super().__init__(layer)
         bias = [] if layer.bias is None else [layer.bias]
-        self._parts = self.linear_maps([layer.kernel, layer.recurrent_kernel], bias)
-        for part in self._parts:
-            part.whole = self
+        kernels = [layer.kernel, layer.recurrent_kernel]
+        super().__init__(layer, self.linear_maps(layer, kernels, bias))
 
     @classmethod
     def reason_against(cls, layer):
@@ -88,17 +86,10 @@ class CellBlock(Block):
             return "dropout with implementation=1, which masks every gate's inputs"
         return None
 
-    def linear_maps(self, kernels, bias):
+    @staticmethod
+    def linear_maps(cell, kernels, bias):
         """Returns the cell's `LinearMap`s: one, of all columns."""
-        return [LinearMap(self.layer, kernels, bias)]
-
-    @property
-    def parts(self):
-        return self._parts
-
-    @property
-    def weights(self):
-        return [weight for part in self.parts for weight in part.weights]
+        return [LinearMap(cell, kernels, bias)]
 
     def call(self, note, inputs, states, training=False, **_):
         flat = list(states) if keras.tree.is_nested(states) else [states]
@@ -209,8 +200,9 @@ class GRUCellBlock(CellBlock):
 
     layer_classes = (keras.layers.GRUCell,)
 
-    def linear_maps(self, kernels, bias):
-        cell, u = self.layer, self.layer.units
+    @staticmethod
+    def linear_maps(cell, kernels, bias):
+        u = cell.units
         every, gates, candidate = slice(None), slice(0, 2 * u), slice(2 * u, 3 * u)
 
         def cut(variables, columns, name, rows=every):

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_proxprop.blocks.base import Block
+from keras_proxprop.blocks.base import CompositeBlock
 from keras_proxprop.blocks.cells import FROZEN, GRUCellBlock, LSTMCellBlock, SimpleRNNCellBlock
 
 _CELLS = {
@@ -17,7 +17,7 @@ _LOOPS = [
 ]
 
 
-class RecurrentBlock(Block):
+class RecurrentBlock(CompositeBlock):
     """`SimpleRNN`, `LSTM`, `GRU`, and `RNN` of their cells or of a stack of these.
 
     A stack is run cell by cell, each over the whole sequence: what a cell reads of the one
@@ -32,11 +32,10 @@ class RecurrentBlock(Block):
     )
 
     def __init__(self, layer):
-        super().__init__(layer)
         self._cells = [_block_class(cell)(cell) for cell in cells_of(layer)]
-        for part in self.parts:
-            part.whole = self
-            if len(self._cells) == 1:
+        super().__init__(layer, [part for cell in self._cells for part in cell.parts])
+        if len(self._cells) == 1:
+            for part in self.parts:
                 part.shown = layer
 
     @classmethod
@@ -53,14 +52,6 @@ class RecurrentBlock(Block):
             if why and why != FROZEN:
                 return why
         return None if layer.trainable_variables else FROZEN
-
-    @property
-    def parts(self):
-        return [part for cell in self._cells for part in cell.parts]
-
-    @property
-    def weights(self):
-        return [weight for part in self.parts for weight in part.weights]
 
     def call(self, note, sequences, initial_state=None, mask=None, training=False):
         def inner_loop(sequences, initial_state, mask, training=False):

@@ -5,28 +5,19 @@ import functools
 import keras
 import tensorflow as tf
 
-from keras_proxprop.blocks.base import Block
+from keras_proxprop.blocks.base import Block, CompositeBlock
 from keras_proxprop.blocks.depthwise import DepthwiseBlock
 from keras_proxprop.blocks.rows import MatrixRows
 
 
-class SeparableBlock(Block):
+class SeparableBlock(CompositeBlock):
     """`SeparableConv1D/2D`, channels last: linear in each of its kernels, two problems."""
 
     layer_classes = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
     kernel_name = "depthwise_kernel"
 
     def __init__(self, layer):
-        super().__init__(layer)
-        self._parts = [DepthwisePart(layer), PointwisePart(layer)]
-
-    @property
-    def parts(self):
-        return self._parts
-
-    @property
-    def weights(self):
-        return [weight for part in self.parts for weight in part.weights]
+        super().__init__(layer, [DepthwisePart(layer), PointwisePart(layer)])
 
     def call(self, note, inputs, **_):
         depthwise, pointwise = self.parts
