@@ -1,5 +1,6 @@
 """One model trained by Adam and by ProxProp, each at the best learning rate of one grid."""
 
+import argparse
 import sys
 
 import keras
@@ -13,38 +14,60 @@ OPTIMIZERS = {
 }
 
 
-def compare(make_model, loss, data, rates, epochs, batch_size, seed):
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+RATES = [1e-3, 3e-3, 1e-2]
+
+
+def parsed(doc, epochs, batch_size, quick):
+    """Returns what the command line says, with the learning rates to try.
+
+    Args:
+        doc: the program's docstring.
+        epochs, batch_size: defaults, ints.
+        quick: what `--quick` does besides training for 2 epochs at one learning rate.
+    """
+    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
+    told = f"{epochs} unless told, with --quick 2"
+    parser.add_argument("--epochs", type=int, help=told)
+    parser.add_argument("--batch-size", type=int, default=batch_size)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help=f"{quick}, one rate")
+    args = parser.parse_args()
+    args.epochs = args.epochs or (2 if args.quick else epochs)
+    args.rates = RATES[1:2] if args.quick else RATES
+    return args
+
+
+def compare(make_model, data, args):
     """Trains with every optimizer at every learning rate; prints losses and their ratio.
 
     All trainings start from the same weights and see the same batches in the same order. The
     best rate is the one with the lowest training loss after the last epoch.
 
     Args:
-        make_model: function that returns the model.
-        loss: Keras loss.
+        make_model: function that returns the model, whose outputs are logits.
         data: `(x, y, x_validation, y_validation)`.
-        rates: learning rates to try.
-        epochs, batch_size, seed: ints.
+        args: what `parsed` returned.
 
     Returns:
         `{optimizer: (rate, training loss, validation loss)}` at its best rate.
     """
     x, y, *validation = data
-    best = {}
+    rates, best = args.rates, {}
     for name, make_optimizer in OPTIMIZERS.items():
-        keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(args.seed)
         model = make_model()
         # XLA would compile for longer than these models train.
-        model.compile(optimizer=make_optimizer(rates[0]), loss=loss, jit_compile=False)
+        model.compile(optimizer=make_optimizer(rates[0]), loss=LOSS, jit_compile=False)
         model.optimizer.build(model.trainable_variables)
         state = model.variables + model.optimizer.variables
         start = [v.numpy() for v in state]
-        print(f"{name}, {epochs} epochs at each of the learning rates {rates}")
+        print(f"{name}, {args.epochs} epochs at each of the learning rates {rates}")
         for rate in rates:
             for variable, value in zip(state, start):
                 variable.assign(value)
             model.optimizer.learning_rate = rate
-            _train(model, x, y, f"  {rate:<8g}", epochs, batch_size, seed)
+            _train(model, x, y, f"  {rate:<8g}", args)
             losses = [
                 model.evaluate(*part, batch_size=256, verbose=0)
                 for part in ((x, y), validation)
@@ -62,15 +85,15 @@ def compare(make_model, loss, data, rates, epochs, batch_size, seed):
     return best
 
 
-def _train(model, x, y, label, epochs, batch_size, seed):
-    order = np.random.default_rng(seed)
-    for epoch in range(epochs):
+def _train(model, x, y, label, args):
+    order, batch_size = np.random.default_rng(args.seed), args.batch_size
+    for epoch in range(args.epochs):
         shuffled = order.permutation(len(x))
         losses = []
         for start in range(0, len(x) - batch_size + 1, batch_size):
             batch = shuffled[start : start + batch_size]
             losses.append(model.train_on_batch(x[batch], y[batch]))
         if sys.stdout.isatty():
-            progress = f"epoch {epoch + 1}/{epochs}: loss {np.mean(losses):.4f}"
+            progress = f"epoch {epoch + 1}/{args.epochs}: loss {np.mean(losses):.4f}"
             print(f"\r{label}{progress}", end=" ", flush=True)
     print(f"\r{label}" if sys.stdout.isatty() else label, end="", flush=True)

@@ -8,7 +8,6 @@ no model's loss on new text is lower in the mean.
     python examples/gpt.py --quick
 """
 
-import argparse
 import math
 import os
 
@@ -17,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 
-from _comparison import compare
+from _comparison import compare, parsed
 from _transformer import block, with_places
 
 L = keras.layers
@@ -87,15 +86,7 @@ def windows(text, alphabet, context):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, help="6 unless told, with --quick 2")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--quick", action="store_true", help="one layer, a short text, one rate"
-    )
-    args = parser.parse_args()
-
+    args = parsed(__doc__, epochs=6, batch_size=32, quick="one layer, a short text")
     context = 32 if args.quick else 64
     characters = 8_000 if args.quick else 60_000
     grammar = Grammar(args.seed)
@@ -107,12 +98,8 @@ def main():
     x, y = windows(text, alphabet, context)
     compare(
         lambda: make_model(len(alphabet), context, depth=1 if args.quick else 2),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         (x, y, *windows(new_text, alphabet, context)),
-        rates=[3e-3] if args.quick else [1e-3, 3e-3, 1e-2],
-        epochs=args.epochs or (2 if args.quick else 6),
-        batch_size=args.batch_size,
-        seed=args.seed,
+        args,
     )
 
 

@@ -4,7 +4,6 @@ python examples/vit.py
 python examples/vit.py --quick
 """
 
-import argparse
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -13,7 +12,7 @@ import keras
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from _comparison import compare
+from _comparison import compare, parsed
 from _transformer import block, with_places
 
 L = keras.layers
@@ -31,27 +30,14 @@ def make_model(width=32, heads=4, depth=3):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, help="10 unless told, with --quick 2")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="one layer, few images, one rate")
-    args = parser.parse_args()
-
+    args = parsed(__doc__, epochs=10, batch_size=64, quick="one layer, few images")
     x, y = load_digits(return_X_y=True)
     x = (x / 16).reshape(-1, 8, 8, 1).astype("float32")
     x, x_val, y, y_val = train_test_split(x, y, test_size=0.2, random_state=args.seed)
     if args.quick:
         x, y = x[:256], y[:256]
-    compare(
-        lambda: make_model(depth=1 if args.quick else 3),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        (x, y, x_val, y_val),
-        rates=[3e-3] if args.quick else [1e-3, 3e-3, 1e-2],
-        epochs=args.epochs or (2 if args.quick else 10),
-        batch_size=args.batch_size,
-        seed=args.seed,
-    )
+    depth = 1 if args.quick else 3
+    compare(lambda: make_model(depth=depth), (x, y, x_val, y_val), args)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ kfac-jax needs an environment of its own, which the program uses where it finds 
 trains networks of Dense layers only. It always compiles with XLA; others do with `--jit`.
 """
 
-import argparse
 import os
 import pathlib
 import sys
@@ -33,6 +32,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras
 
+import _arguments
 import _data
 import _results
 from _contenders import CONTENDERS, TASKS, text, trials, tuned
@@ -148,22 +148,14 @@ class Benchmark:
 
 
 def parsed(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    quick = "2,000 examples, a hundredth of the budget, three trials, one seed"
+    out = "results/time_to_target"
+    parser = _arguments.parser(__doc__, "fashion_mnist", 3, quick, out)
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--optimizer", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--dataset", choices=_data.DATASETS, default="fashion_mnist")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds per run")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all budgets")
     parser.add_argument("--tuning", type=float, default=0.3, help="a tuning run's share of it")
-    parser.add_argument("--jit", action="store_true", help="compile steps with XLA")
-    quick = "2,000 examples, a hundredth of the budget, three trials, one seed"
-    parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    out = pathlib.Path("results/time_to_target")
-    parser.add_argument("--out", type=pathlib.Path, default=out)
     parser.add_argument(
         "--kfac-python", type=pathlib.Path, help="default: OUT/kfac/bin/python"
     )

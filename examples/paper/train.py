@@ -15,7 +15,6 @@ epochs and against seconds of training, which leave out evaluation and compilati
 prints what became of the paper's claims; `--report` does only that.
 """
 
-import argparse
 import os
 import pathlib
 import sys
@@ -26,6 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras
 
+import _arguments
 import _data
 import _models
 import _results
@@ -181,21 +181,13 @@ def parsed(argv):
     names = {
         name: None for table in (METHODS, STABILITY) for m in table.values() for name in m
     }
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", choices=_data.DATASETS, default="cifar10")
+    quick = "1,000 examples, batches of 100, a twentieth of the MLP's widths"
+    parser = _arguments.parser(__doc__, "cifar10", 1, quick, "results/paper")
     parser.add_argument("--model", choices=METHODS, default="mlp")
     parser.add_argument("--method", nargs="+", choices=names, help="default: the paper's")
     parser.add_argument("--stability", action="store_true", help="add runs with longer steps")
     parser.add_argument("--epochs", type=int, help="default: 50, or 2 with --quick")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
-    parser.add_argument("--jit", action="store_true", help="compile steps with XLA")
-    quick = "1,000 examples, batches of 100, a twentieth of the MLP's widths"
-    parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results/paper"))
     args = parser.parse_args(argv)
     args.seeds = range(args.seed, args.seed + args.seeds)
     args.epochs = args.epochs or (2 if args.quick else 50)

@@ -1,0 +1,26 @@
+"""The command line that the programs with results in a file have in common."""
+
+import argparse
+import pathlib
+
+import _data
+
+
+def parser(doc, dataset, seeds, quick, out):
+    """Returns a parser of what all of them understand.
+
+    Args:
+        doc: the program's docstring.
+        dataset, seeds, out: defaults of the arguments of these names.
+        quick: what `--quick` does.
+    """
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--dataset", choices=_data.DATASETS, default=dataset)
+    made.add_argument("--seeds", type=int, default=seeds, help="how many seeds")
+    made.add_argument("--jit", action="store_true", help="compile steps with XLA")
+    made.add_argument("--quick", action="store_true", help=quick)
+    made.add_argument("--report", action="store_true", help="train nothing")
+    made.add_argument("--out", type=pathlib.Path, default=pathlib.Path(out))
+    return made
