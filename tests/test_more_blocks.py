@@ -5,6 +5,7 @@ once, by automatic differentiation; what a block makes of it is not asked, only 
 """
 
 import functools
+import inspect
 import types
 
 import keras
@@ -14,7 +15,7 @@ import tensorflow as tf
 from helpers import assert_close
 from keras import layers
 
-from keras_proxprop.blocks import find_block
+from keras_proxprop.blocks import find_block, layer_scale
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.recording import Use
 from keras_proxprop.solvers import ConjugateGradient, Exact
@@ -22,6 +23,8 @@ from keras_proxprop.solvers.gradient import Gradient
 
 EXACT = 1e-9
 TAU = 0.7
+# Found in Keras by way of a public name: empty where Keras has moved it.
+(LAYER_SCALE,) = layer_scale.LayerScaleBlock.layer_classes
 MHA = ("abc,cde->abde", (None, 2, 3))
 # A new block, or a new way through one, is a row here: layer, input shape.
 CASES = {
@@ -61,6 +64,7 @@ CASES = {
     "layer-norm-axes": (lambda: layers.LayerNormalization(axis=[1, 2]), (4, 3, 2)),
     "group-norm": (lambda: layers.GroupNormalization(2), (2, 3, 4)),
     "rms-norm": (lambda: layers.RMSNormalization(), (3, 4)),
+    "layer-scale": (lambda: LAYER_SCALE(0.1, 4), (3, 2, 4)),
     "prelu": (lambda: layers.PReLU(), (4, 2, 3)),
     "prelu-shared": (lambda: layers.PReLU(shared_axes=[1]), (4, 2, 3)),
     "depthwise1d": (lambda: layers.DepthwiseConv1D(3, depth_multiplier=2), (2, 5, 2)),
@@ -92,6 +96,11 @@ CASES = {
     "transposed3d": (lambda: layers.Conv3DTranspose(1, 2, strides=(1, 2, 1)), (1, 2, 2, 2, 2)),
     "embedding": (lambda: layers.Embedding(5, 3), (3, 4)),
 }
+
+
+def test_a_keras_without_layer_scale_is_one_block_less(monkeypatch):
+    monkeypatch.delattr(inspect.getmodule(LAYER_SCALE), "LayerScale")
+    assert layer_scale._classes() == ()
 
 
 class Case:

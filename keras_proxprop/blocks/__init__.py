@@ -12,6 +12,7 @@ from keras_proxprop.blocks.depthwise import DepthwiseBlock
 from keras_proxprop.blocks.einsum_dense import EinsumDenseBlock
 from keras_proxprop.blocks.embedding import EmbeddingBlock
 from keras_proxprop.blocks.generic import GenericBlock
+from keras_proxprop.blocks.layer_scale import LayerScaleBlock
 from keras_proxprop.blocks.recurrent import RecurrentBlock
 from keras_proxprop.blocks.reversible_embedding import ReversibleEmbeddingBlock
 from keras_proxprop.blocks.scaling import NormalizationBlock, PReLUBlock, RMSNormalizationBlock
@@ -34,6 +35,7 @@ _BLOCKS = {
         NormalizationBlock,
         RMSNormalizationBlock,
         PReLUBlock,
+        LayerScaleBlock,
         SimpleRNNCellBlock,
         LSTMCellBlock,
         GRUCellBlock,

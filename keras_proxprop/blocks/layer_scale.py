@@ -1,0 +1,25 @@
+"""LayerScale, of the ConvNeXt models of keras.applications: a scale per channel, alone."""
+
+import inspect
+
+import keras
+
+from keras_proxprop.blocks.scaling import ScalingBlock
+
+
+def _classes():
+    """Returns Keras's class, which has no public name, from beside the models made of it."""
+    module = inspect.getmodule(keras.applications.ConvNeXtTiny)
+    layer_class = getattr(module, "LayerScale", None)
+    return () if layer_class is None else (layer_class,)
+
+
+class LayerScaleBlock(ScalingBlock):
+    """`LayerScale`: `z = x · gamma`."""
+
+    layer_classes = _classes()
+    names = ("gamma",)
+    axes = (-1,)
+
+    def scaled(self, run, inputs, values):
+        return inputs
