@@ -3,9 +3,10 @@
 For each, built without weights and at the smallest image it accepts: how many of its weights
 step implicitly, why the others do not, and whether all weights are finite after a step.
 Every model has a process of its own, so that one too large for the memory says so and the
-next one goes on. Rows are written as they come; those in the file already are not made again.
+next one goes on. The file is written after every model. Rows in it are not made again, but
+those without a step are, where one is asked for. With `--table` they are a page, too.
 
-    python examples/applications.py --csv applications.csv
+    python examples/applications.py --csv applications.csv --table APPLICATIONS.md
     python examples/applications.py --only MobileNetV2 ResNet50 --jit
 """
 
@@ -27,6 +28,7 @@ import keras
 import numpy as np
 
 import keras_proxprop
+from _results import markdown
 from keras_proxprop.reporting import layer_reports
 
 ARCHITECTURES = {
@@ -38,6 +40,20 @@ ARCHITECTURES = {
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 CLASSES = 10
 BATCH = 2
+ABOUT = """# Every architecture of keras.applications
+
+Made by `python examples/applications.py`: built without weights, for 10 classes, at the
+smallest image that each accepts; `ProxProp()`, batch 2, without XLA. The same rows are in
+`applications.csv`.
+
+The step is `finite` where all weights were finite after two training steps. The time of the
+first step is mostly TensorFlow's building and optimizing of the graph, on two cores that were
+shared with other work, so it says little more than which models take longer.
+
+Steps were taken of {taken} of the {models} models. The final layer steps explicitly by default
+(`final_layer`).
+
+"""
 COLUMNS = (
     "model",
     "pixels",
@@ -158,6 +174,44 @@ def available_gib():
     return available[0] / 2**20 if available else 8.0
 
 
+def read(path):
+    """Returns the rows of a CSV file as `{model: row}`, none where there is no file."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {row["model"]: row for row in csv.DictReader(file)}
+
+
+def write(path, rows):
+    """Writes the rows, in the order of the models, so that all are there or the old ones."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))
+    part.replace(path)
+
+
+def table(rows):
+    """Returns the rows as a page of Markdown."""
+    rows = list(rows)
+    taken = sum(row.get("step") == "finite" for row in rows)
+    head = ["model", "pixels", "weights", "implicit", "layers", "implicit"]
+    head += ["explicit, and why", "step", "first step, s", "peak MiB"]
+    lines = []
+    for row in sorted(rows, key=lambda row: row["model"]):
+        line = [f"`{row['model']}`", row["pixels"], "", "", "", "", ""]
+        if row.get("weights"):
+            weights = int(row["weights"])
+            implicit = f"{int(row['implicit_weights']) / weights:.2%}"
+            line[2:6] = f"{weights:,}", implicit, row["layers"], row["implicit_layers"]
+            line[6] = row["explicit"]
+        step = row.get("step")
+        told = [row.get("first_step_s", ""), row.get("peak_mib", "")] if step else ["", ""]
+        lines.append([*line, step or "not taken", *told])
+    return ABOUT.format(taken=taken, models=len(rows)) + markdown(head, lines) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--list", action="store_true", help="print the names and stop")
@@ -165,6 +219,7 @@ def main():
     parser.add_argument("--no-step", action="store_true", help="do not train, only report")
     parser.add_argument("--jit", action="store_true", help="compile the step with XLA")
     parser.add_argument("--csv", type=pathlib.Path, default="applications.csv")
+    parser.add_argument("--table", type=pathlib.Path, help="write the rows as Markdown, too")
     parser.add_argument(
         "--memory", type=float, help="GiB that a model may take; what is available unless told"
     )
@@ -176,21 +231,16 @@ def main():
         return print(json.dumps(take(args.row, not args.no_step, args.jit)))
 
     args.memory = args.memory or available_gib()
-    done = set()
-    if args.csv.exists():
-        with args.csv.open(newline="") as file:
-            done = {row["model"] for row in csv.DictReader(file)}
-    else:
-        with args.csv.open("w", newline="") as file:
-            csv.writer(file).writerow(COLUMNS)
+    rows = read(args.csv)
     for name in args.only or ARCHITECTURES:
-        if name in done:
+        if name in rows and (args.no_step or rows[name]["step"]):
             print(f"{name}: in {args.csv} already")
             continue
         print(f"{name} ...", end=" ", flush=True)
         row = run(name, args)
-        with args.csv.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
+        # What a report said stays so where the step comes to nothing.
+        rows[name] = {**rows.get(name, {}), **row}
+        write(args.csv, rows)
         if "layers" in row:
             print(
                 f"{row['implicit_weights']:,} of {row['weights']:,} weights implicit in "
@@ -199,6 +249,8 @@ def main():
             print(f"    explicit: {row['explicit']}", flush=True)
         else:
             print(row["step"], flush=True)
+    if args.table:
+        args.table.write_text(table(rows.values()))
 
 
 if __name__ == "__main__":

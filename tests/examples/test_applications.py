@@ -62,6 +62,38 @@ def test_program_writes_a_row_per_model_and_resumes(tmp_path):
     assert int(row["implicit_layers"]) == int(row["layers"]) - 1
 
 
+@pytest.mark.parametrize("no_step, asked", [(False, ["VGG16", "VGG19"]), (True, ["VGG19"])])
+def test_a_row_without_a_step_is_made_again_where_one_is_asked_for(
+    no_step, asked, tmp_path, monkeypatch
+):
+    path, made = tmp_path / "rows.csv", []
+    reported = {"model": "VGG16", "pixels": 32, "weights": 100, "layers": 3}
+    reported |= {"implicit_weights": 75, "implicit_layers": 2, "explicit": "1 Dense: final"}
+    stepped = {**reported, "model": "MobileNet", "step": "finite", "first_step_s": 1.5}
+    applications.write(path, {"VGG16": reported, "MobileNet": stepped})
+
+    def run(name, args):
+        made.append(name)
+        return {"model": name, "pixels": 32, "step": "does not fit in 1.0 GiB"}
+
+    monkeypatch.setattr(applications, "run", run)
+    command = ["applications.py", "--only", "VGG19", "VGG16", "MobileNet", "--csv", str(path)]
+    command += ["--table", str(tmp_path / "table.md")] + ["--no-step"] * no_step
+    monkeypatch.setattr(sys, "argv", command)
+    applications.main()
+    assert sorted(made) == asked
+    rows = applications.read(path)
+    assert list(rows) == ["MobileNet", "VGG16", "VGG19"]
+    # What was known of a model is not lost to a step that comes to nothing.
+    assert rows["VGG16"]["weights"] == "100"
+    assert rows["VGG16"]["step"] == ("" if no_step else "does not fit in 1.0 GiB")
+    assert rows["MobileNet"]["first_step_s"] == "1.5"
+    page = (tmp_path / "table.md").read_text()
+    assert "of 1 of the 3 models" in page
+    assert "| `MobileNet` | 32 | 100 | 75.00% | 3 | 2 |" in page
+    assert "| 1 Dense: final | finite | 1.5 |" in page
+
+
 def test_a_model_too_large_for_the_memory_says_so(tmp_path):
     table = tmp_path / "rows.csv"
     # TensorFlow alone is larger.
