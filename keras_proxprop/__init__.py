@@ -23,12 +23,14 @@ from keras_proxprop.memory import CurvatureMemory
 from keras_proxprop.monitor import StepMonitor
 from keras_proxprop.optimizer import ProxProp
 from keras_proxprop.reporting import summary
+from keras_proxprop.row_adam import RowAdam
 from keras_proxprop.tape import ImplicitGradientTape
 
 __all__ = [
     "CurvatureMemory",
     "ImplicitGradientTape",
     "ProxProp",
+    "RowAdam",
     "StepMonitor",
     "__version__",
     "register_block",

@@ -2,9 +2,7 @@
 
 import keras
 
-# What was best over the tasks of `examples/benchmarks/time_to_target.py`, of those that ask
-# for different ones.
-_LEARNING_RATE_OF_ADAM = 0.002
+from keras_proxprop.row_adam import RowAdam
 
 
 def forwarded(name):
@@ -23,6 +21,9 @@ def forwarded(name):
 
 def make(identifier, learning_rate, kwargs):
     """Returns the optimizer that `identifier` names, with its arguments set."""
+    if identifier is None:
+        arguments = {} if learning_rate is None else {"learning_rate": learning_rate}
+        return RowAdam(**arguments, **kwargs)
     if isinstance(identifier, keras.optimizers.Optimizer):
         if kwargs:
             raise ValueError(
@@ -38,12 +39,10 @@ def make(identifier, learning_rate, kwargs):
     if not isinstance(config, dict):
         raise TypeError(
             "Argument `inner_optimizer` must be the name, the config or an instance of a "
-            f"Keras optimizer. Received: inner_optimizer={identifier!r} "
+            f"Keras optimizer, or None. Received: inner_optimizer={identifier!r} "
             f"(of type {type(identifier).__name__})"
         )
     arguments = dict(config["config"], **kwargs)
-    if learning_rate is None and identifier == "adam":
-        learning_rate = _LEARNING_RATE_OF_ADAM
     if learning_rate is not None:
         arguments["learning_rate"] = learning_rate
     return keras.optimizers.get({**config, "config": arguments})

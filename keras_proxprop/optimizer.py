@@ -10,6 +10,7 @@ from keras_proxprop import solvers, tape, training
 from keras_proxprop.inner import OuterOptimizer, make
 from keras_proxprop.memory import Curvatures, check_memory
 from keras_proxprop.plan import check_exclude, check_final_layer
+from keras_proxprop.row_adam import RowAdam
 from keras_proxprop.step_size import check_tau
 
 _Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -34,10 +35,11 @@ class ProxProp(OuterOptimizer):
 
     Args:
         inner_optimizer: name, config or instance of any Keras optimizer: what makes the
-            step with the directions. Defaults to `"adam"`.
+            step with the directions. Defaults to `None`: a `keras_proxprop.RowAdam`, which is
+            Adam with longer steps for layers with more rows.
         learning_rate: the inner optimizer's learning rate: a float, a
-            `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default): 0.002
-            where `inner_optimizer` is `"adam"`, else as the inner optimizer has it.
+            `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default): as the
+            inner optimizer has it, 0.001 for `RowAdam`.
         tau: proximal step size τ: a positive float, a `LearningRateSchedule` of the
             inner optimizer's iterations, or "auto": for every layer ten over its mean
             curvature, `10 F / trace(AᵀA)` with `F` features, whatever the scale of its inputs
@@ -53,8 +55,8 @@ class ProxProp(OuterOptimizer):
             `"auto"`: a `CurvatureMemory()` where `solver` is "auto", else `None`.
         name: name of the optimizer.
         **kwargs: further arguments of the inner optimizer (`weight_decay`, `clipnorm`,
-            `use_ema`, `gradient_accumulation_steps`, `momentum`, ...), where that is a name
-            or a config. They mean what they mean there, with directions for gradients:
+            `use_ema`, `gradient_accumulation_steps`, `momentum`, ...), where that is a name,
+            a config or `None`. They mean what they mean there, with directions for gradients:
             clipping clips directions, accumulation averages those of several batches.
 
     Raises:
@@ -78,7 +80,7 @@ class ProxProp(OuterOptimizer):
 
     def __init__(
         self,
-        inner_optimizer="adam",
+        inner_optimizer=None,
         learning_rate=None,
         tau="auto",
         solver="auto",
@@ -196,7 +198,11 @@ class ProxProp(OuterOptimizer):
         if not self.built and trainable_variables is not None:
             with keras.name_scope(self.name, caller=self):
                 self.build(trainable_variables)
-        self.inner_optimizer.apply(grads, trainable_variables)
+        if isinstance(self.inner_optimizer, RowAdam):
+            rows = tape.rows_of(variables)
+            self.inner_optimizer.apply_with_rows(grads, trainable_variables, rows)
+        else:
+            self.inner_optimizer.apply(grads, trainable_variables)
 
     @property
     def _settings(self):

@@ -117,6 +117,7 @@ class ImplicitGradientTape:
         found = {_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
         # Weights that are slices of one variable do not see each other's directions.
         rest = dict(found)
+        counts = {}
         for problem in Problem.group(_reached(implicit, d)):
             rows, solver = problem.rows(), self._solver
             if self._memory is not None:
@@ -124,12 +125,13 @@ class ImplicitGradientTape:
             if self.observer is not None:
                 solver = self.observer.observe(problem, solver)
             self._solve(problem, rows, solver, d, rest, found)
+            counts |= {_key(w): rows.count for m in problem.members for w in m.weights}
         for member in _reached(explicit, d):
             problem = Problem([member])
             self._solve(problem, problem.rows(), Gradient(), d, found, found)
         if tf.executing_eagerly() and self.damped:
             warn_damped("This step was")
-        grant(map(_native, flat))
+        grant(map(_native, flat), counts)
         return tf.nest.pack_sequence_as(sources, [found[_key(s)] for s in flat])
 
     @property
@@ -210,17 +212,46 @@ def _reached(members, d):
     return reached
 
 
-def grant(variables):
+def grant(variables, counts):
     """Notes on every variable that a direction for it is ready for a `ProxProp` to take.
 
     A `ProxProp` takes nothing else: plain gradients would train explicitly, in silence.
+
+    Args:
+        variables: `tf.Variable`s.
+        counts: `{key of a variable: rows of its problem}`, of those that have one.
     """
     # Every replica of a strategy applies the directions once.
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync if context else 1
+    if replicas > 1 and counts:
+        total = tf.stack([tf.cast(count, "int32") for count in counts.values()])
+        total = tf.unstack(context.all_reduce("sum", total))
+        counts = dict(zip(counts, total))
     for variable in variables:
         if isinstance(variable, tf.Variable):
             variable._proxprop_ready = replicas, _outermost_graph()
+            variable._proxprop_rows = counts.get(_key(variable))
+
+
+def rows_of(variables):
+    """Returns from how many rows each variable's last direction was made.
+
+    Returns:
+        List of ints and scalar tensors; `None` for a gradient, and for a number that is
+        known only in a graph that is not this one.
+    """
+    rows = [getattr(_native(v), "_proxprop_rows", None) for v in variables]
+    return [count if _is_reachable(count) else None for count in rows]
+
+
+def _is_reachable(value):
+    if not tf.is_tensor(value) or not hasattr(value, "graph"):
+        return True
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    while graph is not None and graph is not value.graph:
+        graph = getattr(graph, "outer_graph", None)
+    return graph is not None
 
 
 def claim(variables):

@@ -93,9 +93,9 @@ PROXPROP = {
     "proxprop-untuned": Contender(ProxProp, {}),
     "proxprop": Contender(ProxProp, _LEARNING_RATE),
     "proxprop-tau": Contender(ProxProp, {**_LEARNING_RATE, "tau": 1.0}),
-    # The paper's step: every batch's own Gram matrix, and a τ that is told.
+    # Every batch's own Gram matrix, as in the paper.
     "proxprop-batch": Contender(
-        lambda **tuned: ProxProp(memory=None, **{"tau": 1.0, **tuned}), _LEARNING_RATE
+        lambda learning_rate: ProxProp(None, learning_rate, memory=None), _LEARNING_RATE
     ),
 }
 CONTENDERS = {

@@ -1,0 +1,99 @@
+"""Adam whose steps are longer where a direction is made from more rows."""
+
+import keras
+import tensorflow as tf
+
+# The number of rows for which a step is Adam's, and how much longer or shorter others are.
+_ROWS = 64
+_EXPONENT = 1 / 3
+_SHORTEST, _LONGEST = 0.5, 8.0
+
+
+@keras.saving.register_keras_serializable(package="keras_proxprop")
+class RowAdam(keras.optimizers.Adam):
+    """Adam for implicit directions, the default inside of a `ProxProp`.
+
+    Differs from `keras.optimizers.Adam` in two ways:
+
+    - An implicit direction is estimated from the rows of the layer's least-squares problem,
+      and is surer the more they are: one per item of the batch for a `Dense` layer, one per
+      item and output position for a convolution. The step of a weight with `R` rows is
+      `learning_rate * clip((R / 64) ** (1/3), 0.5, 8)` times Adam's quotient; that of a weight
+      without an implicit direction is `learning_rate` times it, as ever.
+    - `epsilon` is 1e-12. Directions are divided by the curvature of all rows: those of a
+      convolution are about as small as Adam's usual 1e-7, which would slow them down.
+
+    With plain gradients it is Adam.
+
+    Args:
+        learning_rate: a float, a `keras.optimizers.schedules.LearningRateSchedule` or a
+            callable, for 64 rows. Defaults to `0.001`.
+        beta_1: decay rate of the mean of directions. Defaults to `0.9`.
+        beta_2: decay rate of the mean of their squares. Defaults to `0.999`.
+        epsilon: what is added to the root of that mean. Defaults to `1e-12`.
+        amsgrad: whether to divide by the largest mean so far. Defaults to `False`.
+        name: name of the optimizer. Defaults to `"row_adam"`.
+        **kwargs: arguments of every Keras optimizer: `weight_decay`, `clipnorm`, ...
+
+    Example:
+
+    >>> inner = keras_proxprop.RowAdam(learning_rate=3e-4, weight_decay=0.01)
+    >>> model.compile(optimizer=keras_proxprop.ProxProp(inner), loss="mse")
+
+    Source: the exponent and the limits are measured, see `examples/benchmarks/RESULTS.md`.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.001,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-12,
+        amsgrad=False,
+        name="row_adam",
+        **kwargs,
+    ):
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
+        self._factors = _Factors()
+
+    def apply_with_rows(self, directions, variables, rows):
+        """Makes a step with implicit directions.
+
+        Args:
+            directions: list of tensors, as in `apply`.
+            variables: the variables that belong to them, or `None`, as in `apply`.
+            rows: list of the number of rows of each: an int, a scalar tensor, or `None` where a
+                direction is a plain gradient.
+        """
+        keys = map(
+            self._var_key, self._trainable_variables if variables is None else variables
+        )
+        self._factors.of = dict(zip(keys, map(row_factor, rows)))
+        try:
+            self.apply(directions, variables)
+        finally:
+            self._factors.of = {}
+
+    def update_step(self, gradient, variable, learning_rate):
+        factor = self._factors.of.get(self._var_key(variable))
+        if factor is not None:
+            learning_rate = tf.cast(learning_rate, variable.dtype)
+            learning_rate *= tf.cast(factor, variable.dtype)
+        super().update_step(gradient, variable, learning_rate)
+
+
+class _Factors:
+    """`{key of a variable: factor}` of the step being made: no state for Keras to track."""
+
+    def __init__(self):
+        self.of = {}
+
+
+def row_factor(rows):
+    """Returns how much longer a step from so many rows is than Adam's, `None` for `None`."""
+    if rows is None:
+        return None
+    if isinstance(rows, int):
+        return min(max((rows / _ROWS) ** _EXPONENT, _SHORTEST), _LONGEST)
+    factor = (tf.cast(rows, "float32") / _ROWS) ** _EXPONENT
+    return tf.clip_by_value(factor, _SHORTEST, _LONGEST)
