@@ -62,8 +62,8 @@ class RowAdam(keras.optimizers.Adam):
         Args:
             directions: list of tensors, as in `apply`.
             variables: the variables that belong to them, or `None`, as in `apply`.
-            rows: list of the number of rows of each: an int, a scalar tensor, or `None` where a
-                direction is a plain gradient.
+            rows: list of the number of rows of each: an int, a scalar tensor, or `None`
+                where a direction is a plain gradient.
         """
         keys = map(
             self._var_key, self._trainable_variables if variables is None else variables

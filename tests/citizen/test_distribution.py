@@ -5,7 +5,7 @@ from scenarios import python
 TWO_REPLICAS = """
 import keras, numpy as np, tensorflow as tf
 from helpers import assert_close, assert_close_weights, weights_of
-from keras_proxprop import CurvatureMemory, ProxProp
+from keras_proxprop import CurvatureMemory, ProxProp, RowAdam
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -15,35 +15,39 @@ assert strategy.num_replicas_in_sync == 2
 L = keras.layers
 
 
-def compiled():
+def compiled(inner):
     keras.utils.set_random_seed(4)
     layers = [L.Dense(6, "tanh"), L.Conv1D(3, 3, activation="tanh"), L.Dense(2)]
     model = keras.Sequential([keras.Input((5, 4)), *layers])
-    sgd = keras.optimizers.SGD(0.5, momentum=0.9)
     memory = CurvatureMemory(layers="all", refresh_every=3)
-    model.compile(ProxProp(sgd, memory=memory), loss="mse", jit_compile=False)
+    model.compile(ProxProp(inner, memory=memory), loss="mse", jit_compile=False)
     return model
 
 
-alone = compiled()
-with strategy.scope():
-    together = compiled()
 random = np.random.default_rng(0)
 x = random.normal(size=(16, 5, 4)).astype("float32")
 y = random.normal(size=(16, 3, 2)).astype("float32")
-losses = [
-    model.fit(x, y, batch_size=8, epochs=8, shuffle=False, verbose=0).history["loss"]
-    for model in (alone, together)
-]
-assert_close_weights(weights_of(together), weights_of(alone), 1e-4)
-np.testing.assert_allclose(*losses, rtol=1e-4)
-kept = [
-    [v.numpy() for v in model.optimizer.variables if "curvature" in v.path]
-    for model in (alone, together)
-]
-assert len(kept[0]) == len(kept[1]) == 10
-for a, b in zip(*kept):
-    assert_close(b, a, 1e-3)
+# RowAdam counts the rows of all replicas.
+for inner in (
+    lambda: keras.optimizers.SGD(0.5, momentum=0.9),
+    lambda: RowAdam(0.01, epsilon=1e-5),
+):
+    alone = compiled(inner())
+    with strategy.scope():
+        together = compiled(inner())
+    losses = [
+        model.fit(x, y, batch_size=8, epochs=8, shuffle=False, verbose=0).history["loss"]
+        for model in (alone, together)
+    ]
+    assert_close_weights(weights_of(together), weights_of(alone), 1e-4)
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    kept = [
+        [v.numpy() for v in model.optimizer.variables if "curvature" in v.path]
+        for model in (alone, together)
+    ]
+    assert len(kept[0]) == len(kept[1]) == 10
+    for a, b in zip(*kept):
+        assert_close(b, a, 1e-3)
 print("equal")
 """
 
