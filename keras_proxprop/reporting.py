@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_proxprop import recording, structure
 from keras_proxprop.plan import ELSEWHERE, FINAL, SHARED, Plan, shared_variables
 from keras_proxprop.problem import Member, Problem
+from keras_proxprop.row_adam import RowAdam, row_factor
 from keras_proxprop.solvers import cost
 
 # What `fit` takes where it is not told a batch size.
@@ -32,6 +33,7 @@ class LayerReport:
     solver: str = ""
     extra: float = 0.0
     backpropagation: float = 0.0
+    rate: float = 1.0
 
     @property
     def cells(self):
@@ -43,6 +45,7 @@ class LayerReport:
             f"{self.rows:,} × {self.features:,}" if implicit else "",
             self.solver,
             f"{self.extra / self.backpropagation:.2f}" if implicit else "",
+            f"{self.rate:.1f}×" if implicit else "",
         )
 
 
@@ -51,8 +54,8 @@ def summary(model, batch_size=None, optimizer=None):
 
     A row per weighted layer: its step (implicit, explicit and why, or frozen), the
     rows × features of its least-squares problem, the form that the solver takes (primal,
-    dual, cg, or memory), and the estimated extra cost in units of the layer's own
-    backpropagation.
+    dual, cg, or memory), the estimated extra cost in units of the layer's own
+    backpropagation, and by what its learning rate is multiplied (see `RowAdam`).
 
     Args:
         model: `keras.Model` whose input shapes are known (built from inputs, or called,
@@ -72,7 +75,15 @@ def summary(model, batch_size=None, optimizer=None):
     >>> keras_proxprop.summary(model, batch_size=64)
     """
     reports = layer_reports(model, batch_size, optimizer)
-    head = ("Layer (type)", "Weights", "Step", "Rows × features", "Solver", "Extra cost")
+    head = (
+        "Layer (type)",
+        "Weights",
+        "Step",
+        "Rows × features",
+        "Solver",
+        "Extra cost",
+        "Rate ×",
+    )
     table = [head, *(report.cells for report in reports)]
     widths = [max(len(row[i]) for row in table) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)) for row in table]
@@ -158,8 +169,20 @@ def _report(layer, own, why, uses, proxprop):
     if memory is not None:
         solver = memory.solver(rows, problem.columns, solver)
     form, extra = solver.choose(rows, problem.columns)
+    rate = 1.0
+    if isinstance(proxprop.inner_optimizer, RowAdam):
+        rate = row_factor(int(rows.count))
     return LayerReport(
-        layer.name, kind, weights, "implicit", rows.count, rows.features, form, extra, price
+        layer.name,
+        kind,
+        weights,
+        "implicit",
+        rows.count,
+        rows.features,
+        form,
+        extra,
+        price,
+        rate,
     )
 
 

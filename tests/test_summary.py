@@ -72,6 +72,25 @@ def trained():
     return model
 
 
+def test_the_rate_of_row_adam_follows_the_rows_and_others_have_one():
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 1)),
+            layers.Conv2D(3, 5, padding="same", name="conv"),
+            layers.Flatten(),
+            layers.Dense(4, name="dense"),
+            layers.Dense(2, name="last"),
+        ]
+    )
+
+    def rates(optimizer):
+        return {r.name: r.rate for r in layer_reports(model, 64, optimizer)}
+
+    expected = {"conv": 256 ** (1 / 3), "dense": 1, "last": 1}
+    assert rates(ProxProp()) == pytest.approx(expected)
+    assert set(rates(ProxProp("adam")).values()) == {1}
+
+
 KINDS = [sequential, functional, called, nested, trained]
 
 
