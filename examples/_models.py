@@ -97,6 +97,35 @@ def small_vit(shape, patch=7, width=64, heads=4, blocks=2):
     return keras.Model(inputs, _logits(10)(x))
 
 
+def plain_convnet(shape):
+    """Eight 3×3 convolutions without normalization, and a hidden Dense layer."""
+    layers = _input(shape)
+    for filters, pooled in ((16, 0), (16, 1), (32, 0), (32, 1), *[(64, 0)] * 3, (64, 1)):
+        layers.append(L.Conv2D(filters, 3, padding="same", activation="relu"))
+        layers += [L.MaxPooling2D()] * pooled
+    return keras.Sequential([*layers, L.Flatten(), L.Dense(128, "relu"), _logits(10)])
+
+
+def _normalized(x, layer):
+    return L.ReLU()(L.BatchNormalization(momentum=0.9)(layer(x)))
+
+
+def small_mobilenet(shape):
+    """Four pairs of a depthwise and a 1×1 convolution."""
+    inputs = keras.Input(shape)
+    x = _normalized(inputs, L.Conv2D(16, 3, strides=2, padding="same", use_bias=False))
+    for filters, stride in ((32, 1), (64, 2), (64, 1), (64, 1)):
+        depthwise = L.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)
+        x = _normalized(_normalized(x, depthwise), L.Conv2D(filters, 1, use_bias=False))
+    return _pooled(inputs, x)
+
+
+def row_lstm(shape):
+    """An LSTM that reads an image row by row."""
+    rows = [keras.Input(shape), L.Reshape((shape[0], -1))]
+    return keras.Sequential([*rows, L.LSTM(64), _logits(10)])
+
+
 def sequence_dense():
     """Dense layers on 128 positions, for timing."""
     layers = [L.Dense(512, activation="relu"), L.Dense(512, activation="relu")]
