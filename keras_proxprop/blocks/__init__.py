@@ -14,7 +14,12 @@ from keras_proxprop.blocks.embedding import EmbeddingBlock
 from keras_proxprop.blocks.generic import GenericBlock
 from keras_proxprop.blocks.recurrent import RecurrentBlock
 from keras_proxprop.blocks.reversible_embedding import ReversibleEmbeddingBlock
-from keras_proxprop.blocks.scaling import NormalizationBlock, PReLUBlock, RMSNormalizationBlock
+from keras_proxprop.blocks.scaling import (
+    BatchNormalizationBlock,
+    NormalizationBlock,
+    PReLUBlock,
+    RMSNormalizationBlock,
+)
 from keras_proxprop.blocks.separable import SeparableBlock
 from keras_proxprop.blocks.transposed import TransposedConvolutionBlock
 
@@ -31,6 +36,7 @@ _BLOCKS = {
         TransposedConvolutionBlock,
         EmbeddingBlock,
         ReversibleEmbeddingBlock,
+        BatchNormalizationBlock,
         NormalizationBlock,
         RMSNormalizationBlock,
         PReLUBlock,
