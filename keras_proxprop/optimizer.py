@@ -263,7 +263,9 @@ class ProxProp(keras.optimizers.Optimizer):
         for i, variable in enumerate(self._settings):
             variable.assign(store[str(i)])
         if self._curvatures:
-            self._curvatures.load({k: np.array(store[k]) for k in keys if not k.isdecimal()})
+            kept = {k: np.array(store[k]) for k in keys if not k.isdecimal()}
+            with self._distribution_strategy.scope():
+                self._curvatures.load(kept)
 
     @property
     def learning_rate(self):
