@@ -54,6 +54,7 @@ TASKS = {
     ),
     "convnet": Task("the paper's ConvNet", _models.paper_convnet, 500),
     "resnet": Task("small ResNet, batch normalization", _models.small_resnet, 64),
+    "sequence": Task("Dense 256-256 on the rows of an image", _models.row_mlp, 64),
     "vit": Task("small ViT, two blocks, 16 patches", _vit, 64),
 }
 
@@ -93,6 +94,10 @@ PROXPROP = {
     "proxprop-untuned": Contender(ProxProp, {}),
     "proxprop": Contender(ProxProp, _LEARNING_RATE),
     "proxprop-tau": Contender(ProxProp, {**_LEARNING_RATE, "tau": 1.0}),
+    # What memory changes.
+    "proxprop-own": Contender(
+        lambda learning_rate: ProxProp("adam", learning_rate, memory=None), _LEARNING_RATE
+    ),
     # The paper's step: every batch's own Gram matrix, and a τ that is told.
     "proxprop-batch": Contender(
         lambda **tuned: ProxProp(memory=None, **{"tau": 1.0, **tuned}), _LEARNING_RATE
