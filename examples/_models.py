@@ -133,6 +133,13 @@ def sequence_dense():
     return keras.Sequential([keras.Input((128, 512)), *layers, *pooled])
 
 
+def row_mlp(shape, width=256):
+    """Dense layers on the rows of an image, each a position, then all positions together."""
+    layers = [L.Dense(width, activation="relu") for _ in range(2)]
+    rows = [keras.Input(shape), L.Reshape((shape[0], -1))]
+    return keras.Sequential([*rows, *layers, L.Flatten(), _logits(10)])
+
+
 def _logits(units):
     return L.Dense(units, name="logits")
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_proxprop.blocks.slices import weight_key
 from keras_proxprop.config import Config
 from keras_proxprop.solvers.auto import Auto
-from keras_proxprop.solvers.averaged import Averaged, AveragedGram
+from keras_proxprop.solvers.averaged import KEPT, Averaged, AveragedGram
 
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
@@ -128,8 +128,10 @@ class Curvatures:
         self._add_variable = add_variable
         self._states = {}
         self._step, self._xla = None, False
-        # Arrays of a saved state whose variables are not made yet.
-        self._saved = {}
+        # Those of a saved state whose problems are not met yet, in the order of these.
+        self._loaded = []
+        # Those that were loaded for problems of another shape.
+        self._unused = []
 
     def at(self, step, xla=False):
         """Returns the same matrices, for a training step.
@@ -148,16 +150,24 @@ class Curvatures:
 
         def state():
             if key not in self._states:
-                self._states[key] = self._new(rows)
+                self._states[key] = self._next(rows)
             return self._states[key].at(self._step, self._xla)
 
         return self._memory.solver(rows, problem.columns, solver, state)
 
-    def _new(self, rows):
+    def _next(self, rows):
+        """Returns what is kept of a problem that is met for the first time."""
         shape = (rows.features, rows.features)
         shape = shape if rows.groups == 1 else (rows.groups, *shape)
-        dtype = rows.dtype.name
-        place = f"curvature_{len(self._states)}"
+        if self._loaded:
+            state = self._loaded.pop(0)
+            if _fits(state, shape):
+                return state
+            self._unused.append(state)
+        return self._new(shape, rows.dtype.name)
+
+    def _new(self, shape, dtype):
+        place = f"curvature_{len(self._all)}"
 
         def variable(name, shape=(), dtype=dtype):
             return self._add_variable(
@@ -166,16 +176,13 @@ class Curvatures:
 
         def new():
             with strategy.scope():
-                made = AveragedGram(
+                return AveragedGram(
                     average=variable("average", shape),
                     inverse=variable("inverse", shape),
                     weight=variable("weight", dtype="float64"),
                     rows=variable("rows", dtype="float64"),
                     refreshed=variable("refreshed", dtype="int64"),
                 )
-                for own in made.variables:
-                    self._restore(own)
-            return made
 
         # From a thread of its own, which knows nothing of the graph that this step is traced
         # in, nor of the replica: a tf.function that makes variables is traced twice.
@@ -183,30 +190,45 @@ class Curvatures:
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
             return thread.submit(new).result()
 
-    def _restore(self, variable):
-        saved = self._saved.pop(variable.name, None)
-        if saved is None:
-            return
-        if saved.shape != tuple(variable.shape):
-            warnings.warn(
-                f"Skipping variable loading for {variable.name!r}: its shape is "
-                f"{tuple(variable.shape)}, and {saved.shape} was saved. Its layer's curvature "
-                "is averaged anew.",
-                stacklevel=2,
-            )
-            return
-        variable.assign(saved)
+    @property
+    def _saveable(self):
+        return [*self._states.values(), *self._loaded]
+
+    @property
+    def _all(self):
+        return self._saveable + self._unused
 
     @property
     def variables(self):
-        return [v for state in self._states.values() for v in state.variables]
+        return [v for state in self._all for v in state.variables]
 
     def save(self):
-        """Returns the state as `{name: array}`."""
-        return {**self._saved, **{v.name: v.numpy() for v in self.variables}}
+        """Returns the state as `{name: array}`, the problems numbered as they were met."""
+        return {
+            f"curvature_{i}_{name}": getattr(state, name).numpy()
+            for i, state in enumerate(self._saveable)
+            for name in KEPT
+        }
 
     def load(self, saved):
-        """Takes over a state that `save` returned, now or when its variables are made."""
-        self._saved = dict(saved)
-        for variable in self.variables:
-            self._restore(variable)
+        """Takes over a state that `save` returned, for problems in the order of that."""
+        for i in range(len(saved) // len(KEPT)):
+            arrays = [saved[f"curvature_{i}_{name}"] for name in KEPT]
+            if i == len(self._saveable):
+                self._loaded.append(self._new(arrays[0].shape, arrays[0].dtype.name))
+            state = self._saveable[i]
+            if _fits(state, arrays[0].shape):
+                for variable, array in zip(state.variables, arrays):
+                    variable.assign(array)
+
+
+def _fits(state, shape):
+    """Returns whether a state is of this shape, and warns where it is not."""
+    name, own = state.average.name, tuple(state.average.shape)
+    if own != tuple(shape):
+        warnings.warn(
+            f"Skipping variable loading for {name!r}: its shape is {own}, which does not "
+            f"fit {tuple(shape)}. Its layer's curvature is averaged anew.",
+            stacklevel=2,
+        )
+    return own == tuple(shape)

@@ -229,7 +229,9 @@ class ProxProp(OuterOptimizer):
         for i, variable in enumerate(self._settings):
             variable.assign(store[str(i)])
         if self._curvatures:
-            self._curvatures.load({k: np.array(store[k]) for k in keys if not k.isdecimal()})
+            kept = {k: np.array(store[k]) for k in keys if not k.isdecimal()}
+            with self._distribution_strategy.scope():
+                self._curvatures.load(kept)
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)

@@ -6,7 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import MODES, assert_close, assert_close_weights, weights_of
+from helpers import (
+    MODES,
+    assert_close,
+    assert_close_weights,
+    assert_equal_weights,
+    weights_of,
+)
 
 import keras_proxprop
 from keras_proxprop import CurvatureMemory, ProxProp
@@ -221,13 +227,63 @@ def test_state_is_saved_and_training_goes_on_alike(way, tmp_path):
 def test_saved_state_of_another_shape_is_not_taken_over_and_said_so(tmp_path):
     model = convnet()
     train(model)
-    model.optimizer._curvatures._saved = {}
-    saved = {k: np.ones((2, 2)) for k in model.optimizer._curvatures.save()}
-    other = convnet()
+    store = {}
+    model.optimizer.save_own_variables(store)
+    for name in ("average", "inverse"):
+        store[f"curvature_0_{name}"] = np.ones((2, 2), "float32")
+    other, alone = convnet(), convnet()
     other.optimizer.build(other.trainable_variables)
-    other.optimizer._curvatures.load(saved)
+    other.optimizer.load_own_variables(store)
     with pytest.warns(UserWarning, match="Skipping variable loading for .curvature_0"):
         train(other)
+    # What was not taken over is not saved either.
+    train(alone)
+    again, expected = {}, {}
+    other.optimizer.save_own_variables(again)
+    alone.optimizer.save_own_variables(expected)
+    assert {k: np.shape(v) for k, v in again.items()} == {
+        k: np.shape(v) for k, v in expected.items()
+    }
+    own = [name for name in again if name.startswith("curvature_0")]
+    assert_close_weights([again[n] for n in own], [expected[n] for n in own], 1e-4)
+    # Into an optimizer that has its own already: these stay.
+    with pytest.warns(UserWarning, match="Skipping variable loading for .curvature_0"):
+        alone.optimizer.load_own_variables(store)
+
+
+@pytest.mark.parametrize("way", ["keras", "weights"])
+def test_state_is_there_as_soon_as_it_is_loaded_and_can_be_saved_again(way, tmp_path):
+    model = convnet()
+    train(model)
+
+    def copied(model, name):
+        path = str(tmp_path / name)
+        if way == "keras":
+            model.save(path + ".keras")
+            return keras.models.load_model(path + ".keras")
+        model.save_weights(path + ".weights.h5")
+        other = convnet()
+        other.optimizer.build(other.trainable_variables)
+        other.load_weights(path + ".weights.h5")
+        return other
+
+    once = copied(model, "once")
+    twice = copied(once, "twice")
+    for other in (once, twice):
+        names = [[v.name for v in m.optimizer._curvatures.variables] for m in (model, other)]
+        assert names[0] == names[1] and len(names[0]) == 15
+        assert_equal_weights(state(other), state(model))
+    for each in (model, twice):
+        train(each)
+    assert_close_weights(state(twice), state(model), 1e-6)
+    # Into one that has trained: its own are overwritten.
+    model.optimizer.save_own_variables(store := {})
+    train(twice)
+    twice.optimizer.load_own_variables(store)
+    assert_equal_weights(
+        [v.numpy() for v in twice.optimizer._curvatures.variables],
+        [v.numpy() for v in model.optimizer._curvatures.variables],
+    )
 
 
 def test_nothing_of_it_is_exported(tmp_path):

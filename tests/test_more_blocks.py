@@ -26,7 +26,9 @@ TAU = 0.7
 # Found in Keras by way of a public name: empty where Keras has moved it.
 (LAYER_SCALE,) = layer_scale.LayerScaleBlock.layer_classes
 MHA = ("abc,cde->abde", (None, 2, 3))
-# A new block, or a new way through one, is a row here: layer, input shape.
+MASK = tf.constant([[True, False], [True, True], [False, True]])
+# A new block, or a new way through one, is a row here: layer, input shape, and what it is
+# called with besides inputs; `training=True` where nothing is said.
 CASES = {
     "einsum-dense": (lambda: layers.EinsumDense("ab,bc->ac", 3, bias_axes="c"), (4, 2)),
     "einsum-heads": (lambda: layers.EinsumDense(*MHA, bias_axes="de"), (2, 3, 2)),
@@ -60,8 +62,13 @@ CASES = {
     "batch-norm-axis1": (lambda: layers.BatchNormalization(axis=1), (3, 2, 4)),
     "batch-norm-no-scale": (lambda: layers.BatchNormalization(scale=False), (4, 2)),
     "batch-norm-no-center": (lambda: layers.BatchNormalization(center=False), (4, 2)),
+    "batch-norm-one-row": (lambda: layers.BatchNormalization(), (1, 3)),
+    "batch-norm-inference": (lambda: layers.BatchNormalization(), (4, 2), {"training": False}),
+    "batch-norm-masked": (lambda: layers.BatchNormalization(), (3, 2, 4), {"mask": MASK}),
+    "batch-norm-renorm": (lambda: layers.BatchNormalization(renorm=True), (6, 3)),
     "layer-norm": (lambda: layers.LayerNormalization(), (3, 2, 4)),
     "layer-norm-axes": (lambda: layers.LayerNormalization(axis=[1, 2]), (4, 3, 2)),
+    "layer-norm-axes-turned": (lambda: layers.LayerNormalization(axis=[2, 1]), (4, 3, 2)),
     "group-norm": (lambda: layers.GroupNormalization(2), (2, 3, 4)),
     "rms-norm": (lambda: layers.RMSNormalization(), (3, 4)),
     "layer-scale": (lambda: LAYER_SCALE(0.1, 4), (3, 2, 4)),
@@ -107,7 +114,7 @@ class Case:
     """A built layer with its block, random inputs, and the Jacobian that they make."""
 
     def __init__(self, name):
-        make, shape = CASES[name]
+        make, shape, *arguments = CASES[name]
         random = np.random.default_rng(len(name))
         layer = make()
         layer.dtype_policy = keras.DTypePolicy("float64")
@@ -119,18 +126,21 @@ class Case:
         layer.set_weights(
             [random.normal(size=w.shape) for w in layer.weights[:2]] + layer.get_weights()[2:]
         )
-        self.layer = layer
-        self.training = {"training": True} if "batch" in name else {}
+        self.layer, self.before = layer, layer.get_weights()
+        self.arguments = {}
+        if isinstance(layer, layers.BatchNormalization):
+            self.arguments = {"training": True, **dict(*arguments)}
         self.block, self.reason = find_block(layer)
         self.weights = layer.trainable_weights
-        self.a, z = self.jacobian(self.inputs)
+        self.a, z = self.jacobian(**self.arguments)
         self.d = random.normal(size=z.shape)
         self.rest = [random.normal(size=w.shape) for w in self.weights]
 
-    def jacobian(self, inputs):
+    def jacobian(self, **arguments):
         """Returns `∂z/∂weights`, `[outputs, all entries of the weights]`, and z."""
         with tf.GradientTape(persistent=True) as tape:
-            z = self.layer(inputs, **self.training)
+            z = self.layer(self.inputs, **arguments)
+        self.layer.set_weights(self.before)
         weights = [w.value for w in self.weights]
         parts = tape.jacobian(z, weights, experimental_use_pfor=False)
         size = int(tf.size(z))
@@ -138,24 +148,32 @@ class Case:
             [np.reshape(tf.convert_to_tensor(p), [size, -1]) for p in parts], 1
         ), z
 
-    def problem(self, calls=1):
-        """Returns the problem of so many calls, each on the inputs of the case."""
+    def record(self, *calls):
+        """Returns the problem of these calls, arguments of each, on the inputs of the case,
+        and `∂L/∂z` of each where `∂L/∂outputs` is the `d` of the case."""
         uses = []
 
         def note(inputs, z):
+            tape.watch(z)
             uses.append(Use(self.block, inputs, z))
             return z
 
-        for _ in range(calls):
-            self.block.call(note, self.inputs, **self.training)
-        return Problem([Member(self.block, tuple(uses), tuple(self.block.weights))])
+        with tf.GradientTape() as tape:
+            outputs = []
+            for arguments in calls:
+                outputs.append(self.block.call(note, self.inputs, **arguments))
+                self.layer.set_weights(self.before)
+        d = tape.gradient(outputs, [use.z for use in uses], [tf.constant(self.d)] * len(calls))
+        return Problem([Member(self.block, tuple(uses), tuple(self.block.weights))]), d
+
+    def problem(self):
+        return self.record(self.arguments)[0]
 
     def solve(self, solver, calls=1, rest=None):
         """Returns the direction, all entries of the weights in one vector."""
-        problem = self.problem(calls)
+        problem, d = self.record(*[self.arguments] * calls)
         rows = problem.rows()
         rest = rest or [None] * len(self.weights)
-        d = [tf.constant(self.d)] * calls
         parts, damped = problem.solve(rows, [d], [rest], solver, tf.constant(TAU, rows.dtype))
         assert not damped
         return np.concatenate([np.reshape(tf.convert_to_tensor(p), [-1]) for p in parts[0]])
@@ -179,20 +197,20 @@ def test_block_computes_what_its_layer_computes(name):
     c = case(name)
     assert c.reason is None
     assert [w.path for w in c.block.weights] == [w.path for w in c.weights]
-    before = c.layer.get_weights()
-    outputs = c.layer(c.inputs, **c.training)
+    outputs = c.layer(c.inputs, **c.arguments)
     after = c.layer.get_weights()
-    c.layer.set_weights(before)
+    c.layer.set_weights(c.before)
     uses = []
 
     def note(inputs, z):
         uses.append(z)
         return z
 
-    np.testing.assert_array_equal(c.block.call(note, c.inputs, **c.training), outputs)
+    np.testing.assert_array_equal(c.block.call(note, c.inputs, **c.arguments), outputs)
     # Statistics included.
     for left, right in zip(c.layer.get_weights(), after):
         np.testing.assert_array_equal(left, right)
+    c.layer.set_weights(c.before)
     assert len(uses) == 1
 
 
@@ -224,6 +242,41 @@ def test_rest_is_preconditioned_too(name):
 def test_two_calls_are_one_problem(name):
     c = case(name)
     assert_close(c.solve(Exact(), calls=2), c.expected(calls=2), EXACT)
+
+
+def test_calls_in_training_in_inference_and_masked_are_one_problem():
+    c = case("batch-norm-masked")
+    calls = {"training": True}, {"training": False}, c.arguments
+    problem, d = c.record(*calls)
+    rows, a = problem.rows(), np.concatenate([c.jacobian(**call)[0] for call in calls])
+    parts, _ = problem.solve(rows, [d], [[None] * 2], Exact(), tf.constant(TAU, tf.float64))
+    gradient = a.T @ np.tile(np.reshape(c.d, -1), 3)
+    expected = np.linalg.solve(a.T @ a + np.eye(len(gradient)) / TAU, gradient)
+    assert_close(np.concatenate(parts[0]), expected, EXACT)
+    assert_close(rows.trace(), np.trace(a.T @ a) / problem.columns, EXACT)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "norm" in name or "prelu" in name])
+def test_scaling_rows_know_their_products(name):
+    c = case(name)
+    problem, d = c.record(c.arguments)
+    rows = problem.rows()
+    assert_close(rows.trace(), np.trace(c.a.T @ c.a) / problem.columns, EXACT)
+    p = [tf.reshape(part, [1, -1]) for part in c.rest]
+    image = rows.multiply_transposed(rows.multiply(p))
+    expected = c.a.T @ c.a @ np.concatenate([np.reshape(part, -1) for part in c.rest])
+    assert_close(np.reshape(image, -1), expected, EXACT)
+    # The scale alone, where the offset is frozen or not asked for.
+    member = problem.members[0]
+    alone = Problem([Member(member.block, member.uses, member.weights[:1])])
+    tau, columns = tf.constant(TAU, tf.float64), problem.columns
+    (part,), _ = alone.solve(alone.rows(), [d], [[None]], Exact(), tau)
+    a = c.a[:, :columns]
+    gradient = a.T @ np.reshape(c.d, -1)
+    expected = np.linalg.solve(a.T @ a + np.eye(columns) / TAU, gradient)
+    assert_close(np.reshape(part[0], -1), expected, EXACT)
+    image = alone.rows().multiply_transposed(alone.rows().multiply(p[:1]))
+    assert_close(np.reshape(image, -1), a.T @ a @ np.reshape(p[0], -1), EXACT)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from keras_proxprop.solvers.auto import ITERATIONS, Auto
 L = keras.layers
 
 
-def compiled_dots(model, x, y, **arguments):
-    """Returns the shapes of all matrix products of one step, as XLA compiles it."""
+def compiled(model, x, y, **arguments):
+    """Returns one step as XLA compiles it, as text."""
 
     @tf.function(jit_compile=True)
     def step(x, y):
@@ -24,7 +24,12 @@ def compiled_dots(model, x, y, **arguments):
             loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
         return tape.gradient(loss, model.trainable_variables)
 
-    hlo = step.experimental_get_compiler_ir(x, y)(stage="optimized_hlo")
+    return step.experimental_get_compiler_ir(x, y)(stage="optimized_hlo")
+
+
+def compiled_dots(*step, **arguments):
+    """Returns the shapes of all matrix products of one step."""
+    hlo = compiled(*step, **arguments)
     products = re.findall(r"= f32\[([\d,]*)\](?:\{[^}]*\})? (?:dot|custom-call)\(", hlo)
     return [tuple(int(n) for n in shape.split(",") if n) for shape in products]
 
@@ -50,6 +55,14 @@ def test_a_weight_gradient_sized_product_is_made_once_per_layer(mlp, form):
         # AᵀD once; the solve makes products of the shape with the bias's row only.
         assert count(shapes, 30, 40) == 1
         assert count(shapes, 40, 50) == 1
+
+
+def test_batch_normalization_makes_no_sums_that_its_backpropagation_does_not_make():
+    norm = L.BatchNormalization()
+    model = keras.Sequential([keras.Input((9, 5)), norm, L.Activation("tanh"), L.Dense(2)])
+    x, y = tf.random.normal([7, 9, 5]), tf.random.normal([7, 9, 2])
+    sums = [compiled(model, x, y, exclude=e).count(" reduce(") for e in ((), [norm])]
+    assert sums[0] == sums[1] > 0
 
 
 def test_layers_that_read_the_same_tensor_share_one_factorization():

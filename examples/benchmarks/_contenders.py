@@ -54,6 +54,7 @@ TASKS = {
     ),
     "convnet": Task("the paper's ConvNet", _models.paper_convnet, 500),
     "resnet": Task("small ResNet, batch normalization", _models.small_resnet, 64),
+    "sequence": Task("Dense 256-256 on the rows of an image", _models.row_mlp, 64),
     "vit": Task("small ViT, two blocks, 16 patches", _vit, 64),
 }
 

@@ -15,7 +15,12 @@ from keras_proxprop.blocks.generic import GenericBlock
 from keras_proxprop.blocks.layer_scale import LayerScaleBlock
 from keras_proxprop.blocks.recurrent import RecurrentBlock
 from keras_proxprop.blocks.reversible_embedding import ReversibleEmbeddingBlock
-from keras_proxprop.blocks.scaling import NormalizationBlock, PReLUBlock, RMSNormalizationBlock
+from keras_proxprop.blocks.scaling import (
+    BatchNormalizationBlock,
+    NormalizationBlock,
+    PReLUBlock,
+    RMSNormalizationBlock,
+)
 from keras_proxprop.blocks.separable import SeparableBlock
 from keras_proxprop.blocks.transposed import TransposedConvolutionBlock
 
@@ -32,6 +37,7 @@ _BLOCKS = {
         TransposedConvolutionBlock,
         EmbeddingBlock,
         ReversibleEmbeddingBlock,
+        BatchNormalizationBlock,
         NormalizationBlock,
         RMSNormalizationBlock,
         PReLUBlock,

@@ -24,6 +24,7 @@ class Rows:
         groups: into how many equal runs the output columns fall, each with a matrix `A` of its
             own; Gram matrices are then `[groups, features, features]`.
         closed_form: whether the problem is solved by these rows' own `solve`.
+        closed_cost: multiply-adds of that per entry of `A` and output column.
         can_average: whether their Gram matrix is one that can be kept from batch to batch.
     """
 
@@ -32,6 +33,7 @@ class Rows:
     choose_at_run_time = True
     groups = 1
     closed_form = False
+    closed_cost = 2.0
     can_average = True
 
     def __init__(self, bias, features, dtype):

@@ -10,6 +10,8 @@ from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.factorization import floored_inverse
 from keras_proxprop.solvers.solver import Solver
 
+# What an `AveragedGram` keeps in variables.
+KEPT = ("average", "inverse", "weight", "rows", "refreshed")
 # A refresh is due when the last one is longer ago than one such part of the steps so far.
 _PART = 4
 
@@ -120,7 +122,7 @@ class AveragedGram:
 
     @property
     def variables(self):
-        return [self.average, self.inverse, self.weight, self.rows, self.refreshed]
+        return [getattr(self, name) for name in KEPT]
 
     def at(self, step, xla):
         """Returns the same average at a step."""

@@ -43,7 +43,7 @@ def factorized_gram(rows, count):
 
 def closed_form(rows, columns):
     """Returns `(form, cost)` of rows that have a closed form."""
-    return "closed", 2.0 * rows.count * rows.features * columns
+    return "closed", rows.closed_cost * rows.count * rows.features * columns
 
 
 def typical_count(rows):

@@ -54,6 +54,9 @@ for name in scenarios.RESUMED:
         checkpoint(model).write(path)
     else:
         model = keras.models.load_model(path + ".keras")
+        model.save(path + "_again.keras")
+        model = keras.models.load_model(path + "_again.keras")
+        keep(model, f"{name}_loaded")
         keep(train(model, 2, 4), f"{name}_file")
         model = compiled(name)
         model.optimizer.build(model.trainable_variables)
@@ -69,6 +72,15 @@ def folder(tmp_path_factory):
     for task in ("begin", "resume"):
         python(TRAIN, task, folder)
     return folder
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_all_state_is_there_as_soon_as_it_is_loaded_and_saved_again_as_it_was(name, folder):
+    states = []
+    for task in ("half", "loaded"):
+        with np.load(folder / f"{name}_{task}.npz") as file:
+            states.append([file[key] for key in file.files])
+    assert_equal_weights(*states)
 
 
 @pytest.mark.parametrize("way", ["file", "checkpoint"])

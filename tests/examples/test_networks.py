@@ -40,6 +40,14 @@ def test_the_papers_convnet():
     assert widths(model) == [8 * 8 * 20, 10]
 
 
+def test_rows_of_an_image_are_positions():
+    model = _models.row_mlp((28, 20, 1))
+    assert widths(model) == [20, 256, 256, 10]
+    assert model.layers[-1].kernel.shape[0] == 28 * 256
+    image = np.arange(560.0).reshape(1, 28, 20, 1)
+    np.testing.assert_array_equal(model.layers[0](image)[0, 3], image[0, 3, :, 0])
+
+
 @pytest.mark.parametrize("name", _contenders.TASKS)
 def test_every_task_has_a_network_for_its_data_and_a_finite_loss(name):
     task, data = _contenders.TASKS[name], _data.load("digits").head(4)

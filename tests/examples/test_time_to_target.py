@@ -83,6 +83,19 @@ def test_every_contender_makes_an_optimizer_with_its_arguments():
                 assert float(optimizer.tau) == arguments["tau"]
 
 
+def test_a_contender_differs_from_the_defaults_in_memory_alone():
+    configs = [
+        _contenders.CONTENDERS[name].make(learning_rate=1e-3).get_config()
+        for name in ("proxprop", "proxprop-batch")
+    ]
+    assert configs[0].pop("memory") and configs[1].pop("memory") is None
+    for config in configs:
+        assert config.pop("tau") == "auto"
+        config.pop("name")
+        config["inner_optimizer"]["config"].pop("name")
+    assert configs[0] == configs[1]
+
+
 @pytest.fixture(scope="module")
 def small():
     """Small networks for two of the tasks, and a clock that says a step takes 0.1 s."""

@@ -1,0 +1,91 @@
+"""Several workers, a process each, together make the step of the global batch."""
+
+import contextlib
+import json
+import socket
+
+import numpy as np
+from helpers import assert_close_weights, assert_equal_weights
+from scenarios import pythons
+
+WORKERS = 2
+# Of Keras's own `fit`: it cannot be used here. It fails under this strategy with any
+# optimizer, Adam too, where it asks the first batch for its shape.
+TRAIN = """
+import sys
+import tensorflow as tf
+
+# Before anything else uses the devices.
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+workers = strategy.num_replicas_in_sync
+
+import keras, numpy as np
+from helpers import weights_of
+from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp
+
+(folder,) = sys.argv[1:]
+worker = strategy.cluster_resolver.task_id
+L = keras.layers
+random = np.random.default_rng(0)
+x = random.normal(size=(8, 8, 5, 4)).astype("float32")
+y = random.normal(size=(8, 8, 3, 2)).astype("float32")
+
+
+def new():
+    keras.utils.set_random_seed(4)
+    layers = [L.Dense(6, "tanh"), L.Conv1D(3, 3, activation="tanh"), L.Dense(2)]
+    model = keras.Sequential([keras.Input((5, 4)), *layers])
+    sgd = keras.optimizers.SGD(0.5, momentum=0.9)
+    optimizer = ProxProp(sgd, memory=CurvatureMemory(layers="all", refresh_every=3))
+    optimizer.build(model.trainable_variables)
+    return model, optimizer
+
+
+def train(model, optimizer, run, rows, replicas):
+    def replica(x, y):
+        with ImplicitGradientTape(model, **optimizer.step_arguments()) as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2) / replicas
+        weights = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+
+    step = tf.function(lambda x, y: run(replica, args=(x, y)))
+    for batch_x, batch_y in zip(x, y):
+        step(tf.constant(batch_x[rows]), tf.constant(batch_y[rows]))
+    kept = [v.numpy() for v in optimizer.variables if "curvature" in v.path]
+    return [*weights_of(model), *kept]
+
+
+alone = train(*new(), lambda f, args: f(*args), slice(None), 1)
+with strategy.scope():
+    made = new()
+together = train(*made, strategy.run, slice(worker, None, workers), workers)
+np.savez(f"{folder}/alone{worker}.npz", *alone)
+np.savez(f"{folder}/together{worker}.npz", *together)
+print(f"{workers} workers")
+"""
+
+
+def free_ports(number):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def test_two_workers_make_the_step_of_the_global_batch(tmp_path):
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(WORKERS)]}
+    environments = [
+        {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})}
+        for i in range(WORKERS)
+    ]
+    for said in pythons(TRAIN, tmp_path, environments=environments, timeout=400):
+        assert said.strip() == f"{WORKERS} workers"
+    states = {}
+    for name in ("alone0", "together0", "together1"):
+        with np.load(tmp_path / f"{name}.npz") as file:
+            states[name] = [file[key] for key in file.files]
+    # Six weights, and five variables of each of the two layers that step implicitly.
+    assert len(states["alone0"]) == 6 + 10
+    assert_equal_weights(states["together1"], states["together0"])
+    assert_close_weights(states["together0"], states["alone0"], 1e-3)
