@@ -206,7 +206,11 @@ class Curvatures:
         return {**self._saved, **{v.name: v.numpy() for v in self.variables}}
 
     def load(self, saved):
-        """Takes over a state that `save` returned, now or when its variables are made."""
+        """Takes over a state that `save` returned, now or when its variables are made.
+
+        What that state knows nothing of is as new.
+        """
         self._saved = dict(saved)
         for variable in self.variables:
+            variable.assign(tf.zeros_like(variable))
             self._restore(variable)
