@@ -39,13 +39,19 @@ class AveragedReference:
         return np.linalg.solve(self.matrix, gradient)
 
 
-def jacobian(layer, x):
-    """Returns the rows of `A` that one output column sees, by automatic differentiation."""
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        z = tf.reshape(layer(x)[..., 0], [-1])
-    parts = tape.jacobian(z, layer.trainable_variables)
-    return np.concatenate([p.numpy()[..., 0].reshape(len(z), -1) for p in parts], axis=1)
+def jacobian(layer):
+    """Returns a function of a batch: the rows of `A` that one output column sees, by
+    automatic differentiation."""
+
+    # Outside of a graph every Jacobian is traced anew.
+    @tf.function
+    def rows(x):
+        with tf.GradientTape() as tape:
+            z = tf.reshape(layer(x)[..., 0], [-1])
+        parts = tape.jacobian(z, layer.trainable_variables)
+        return tf.concat([tf.reshape(p[..., 0], [z.shape[0], -1]) for p in parts], axis=1)
+
+    return rows
 
 
 CASES = {
@@ -71,12 +77,13 @@ def test_steps_are_those_of_the_averaged_gram_matrix(name, tau, float64):
     model.compile(optimizer, loss="mse", jit_compile=False)
     reference = AveragedReference(0.7, 4, tau)
     random = np.random.default_rng(0)
+    rows_of = jacobian(layer)
     weights = [w.numpy() for w in layer.trainable_variables]
     for step in range(53):
         # Now and then a batch is smaller.
         x = tf.constant(random.normal(size=(shape[0] - step % 2, *shape[1:])) + 0.3)
         y = random.normal(size=layer(x).shape)
-        a = jacobian(layer, x)
+        a = rows_of(x).numpy()
         residual = (layer(x).numpy() - y).reshape(-1, y.shape[-1]) * 2 / y.size
         direction = reference.direction(step, a, a.T @ residual)
         split = np.split(direction, [direction.shape[0] - layer.use_bias])
