@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 import keras_proxprop
+from _training import Snapshot
 
 OPTIMIZERS = {
     "Adam": keras.optimizers.Adam,
@@ -60,12 +61,10 @@ def compare(make_model, data, args):
         # XLA would compile for longer than these models train.
         model.compile(optimizer=make_optimizer(rates[0]), loss=LOSS, jit_compile=False)
         model.optimizer.build(model.trainable_variables)
-        state = model.variables + model.optimizer.variables
-        start = [v.numpy() for v in state]
+        start = Snapshot(model)
         print(f"{name}, {args.epochs} epochs at each of the learning rates {rates}")
         for rate in rates:
-            for variable, value in zip(state, start):
-                variable.assign(value)
+            start.restore()
             model.optimizer.learning_rate = rate
             _train(model, x, y, f"  {rate:<8g}", args)
             losses = [

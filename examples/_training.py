@@ -80,16 +80,33 @@ class Run:
         return self.model.train_on_batch(self.data.x[batch], self.data.y[batch])
 
     def _warm_up(self):
-        before = {id(v): v.numpy() for v in self._variables()}
+        before = Snapshot(self.model)
         for _ in range(2):
             self._step()
-        for variable in self._variables():
-            # What a ProxProp's memory makes in its first step is zero before it.
-            variable.assign(before.get(id(variable), np.zeros(variable.shape)))
+        before.restore()
         self._warm = True
 
     def _variables(self):
         return self.model.variables + self.model.optimizer.variables
+
+
+class Snapshot:
+    """The state of a compiled model and its built optimizer, to be set back to.
+
+    Args:
+        model: `keras.Model`.
+    """
+
+    def __init__(self, model):
+        self._model, self._saved = model, {}
+        self._values = [(v, v.numpy()) for v in model.variables + model.optimizer.variables]
+        model.optimizer.save_own_variables(self._saved)
+
+    def restore(self):
+        # What a ProxProp's memory has made since is no variable of before: it forgets.
+        self._model.optimizer.load_own_variables(self._saved)
+        for variable, value in self._values:
+            variable.assign(value)
 
 
 class Evaluation:

@@ -211,7 +211,10 @@ class Curvatures:
         }
 
     def load(self, saved):
-        """Takes over a state that `save` returned, for problems in the order of that."""
+        """Takes over a state that `save` returned, for problems in the order of that.
+
+        What that state knows nothing of is as new.
+        """
         for i in range(len(saved) // len(KEPT)):
             arrays = [saved[f"curvature_{i}_{name}"] for name in KEPT]
             if i == len(self._saveable):
@@ -220,6 +223,9 @@ class Curvatures:
             if _fits(state, arrays[0].shape):
                 for variable, array in zip(state.variables, arrays):
                     variable.assign(array)
+        for state in self._all[len(saved) // len(KEPT) :]:
+            for variable in state.variables:
+                variable.assign(tf.zeros_like(variable))
 
 
 def _fits(state, shape):

@@ -48,6 +48,9 @@ LOOPS = {
 }
 
 
+_JACOBIANS = {}
+
+
 def random_weights(layer, seed=0):
     """Gives a layer random weights that a few steps do not drive apart."""
     random = np.random.default_rng(seed)
@@ -172,7 +175,11 @@ class Case:
             loss = self.loss()
         gradients = tape.gradient(loss, self.model.trainable_variables)
         self.gradient = np.concatenate([np.reshape(g, [-1]) for g in gradients])
-        self.a = jacobian(self.layer, self.x, mask, self.initial)
+        # What a loop returns is nothing to it.
+        key = cell, mask is None, self.layer.go_backwards
+        if key not in _JACOBIANS:
+            _JACOBIANS[key] = jacobian(self.layer, self.x, mask, self.initial)
+        self.a = _JACOBIANS[key]
 
     def loss(self):
         return objective(self.model(self.x))

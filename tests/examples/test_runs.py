@@ -10,10 +10,14 @@ from helpers import assert_equal_weights
 import _data
 import _models
 from _training import Evaluation, Run
-from keras_proxprop import ProxProp
+from keras_proxprop import CurvatureMemory, ProxProp
 
 L = keras.layers
-OPTIMIZERS = {"adam": lambda: keras.optimizers.Adam(0.01), "proxprop": lambda: ProxProp()}
+OPTIMIZERS = {
+    "adam": lambda: keras.optimizers.Adam(0.01),
+    "proxprop": lambda: ProxProp(),
+    "memory": lambda: ProxProp(memory=CurvatureMemory(layers="all")),
+}
 
 
 def make_model():
