@@ -80,7 +80,6 @@ class Exact(Solver):
 
 def primal(rows, d, tau, rest=None):
     """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest)"""
-    # Not inside of the branches: see `Rows.choose_at_run_time`.
     gradient = add(rows.multiply_transposed(d), rest)
 
     def direction(inverse, parts):
@@ -99,6 +98,7 @@ def primal(rows, d, tau, rest=None):
         1 / tau,
         lambda inverse: direction(inverse, gradient),
         in_float64,
+        gradient,
     )
 
 
@@ -134,6 +134,7 @@ def dual(rows, d, tau, rest=None):
         1 / tau,
         lambda inverse: direction(inverse, rows, d, tau, rest),
         in_float64,
+        [d],
     )
 
 

@@ -20,13 +20,13 @@ _LEAF = 64
 _HALVINGS = 3
 
 
-def with_inverse(gram, gram_in_float64, shift, use, use_in_float64):
+def with_inverse(gram, gram_in_float64, shift, use, use_in_float64, right):
     """Returns `use(inverse)`, with `inverse(x) = (G + shift I)⁻¹ x`, and whether it is damped.
 
     The matrix is scaled to unit diagonal and factorized in its own dtype. Where a small
     pivot shows that float32 has lost it, the Gram matrix is made again and factorized in
     float64; where that is not enough either, the diagonal is raised by 1e-8 of itself.
-    What is not finite stays so: loss scaling relies on it.
+    What is not finite stays so: loss scaling relies on it, and float64 would not help.
 
     Args:
         gram: symmetric positive semidefinite `G`, `[n, n]`, or a stack of such.
@@ -34,10 +34,14 @@ def with_inverse(gram, gram_in_float64, shift, use, use_in_float64):
         shift: positive scalar tensor.
         use: function of `inverse` that returns a list of tensors.
         use_in_float64: the same in float64; returns them in the dtype of `gram`.
+        right: list of the tensors that `use` multiplies with `inverse`.
     """
     factor, trusted = _inverse_factor(gram, shift)
+    # Were it asked for in a branch only, TensorFlow would move what `right` comes from there,
+    # where XLA on CPU runs convolutions fifty times as long.
+    finite = [tf.reduce_all(tf.math.is_finite(part)) for part in right]
     return tf.cond(
-        trusted,
+        trusted | ~tf.reduce_all(finite),
         lambda: (use(lambda x: _apply(factor, x)), tf.constant(False)),
         lambda: _in_float64(gram_in_float64(), shift, use_in_float64),
     )
