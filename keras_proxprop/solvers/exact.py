@@ -92,9 +92,13 @@ def primal(rows, d, tau, rest=None):
         parts = add(rows.multiply_transposed_in_float64(d), rest64)
         return [tf.cast(part, d.dtype) for part in direction(inverse, parts)]
 
+    def energy(x):
+        return tf.reduce_sum(rows.multiply(rows.split(rows.side_by_side(x))) ** 2, axis=0)
+
     return with_inverse(
         rows.gram(),
         rows.gram_in_float64,
+        energy,
         1 / tau,
         lambda inverse: direction(inverse, gradient),
         in_float64,
@@ -128,9 +132,13 @@ def dual(rows, d, tau, rest=None):
             pieces.append([tf.cast(part, d.dtype) for part in p])
         return [tf.concat(parts, axis=-1) for parts in zip(*pieces)]
 
+    def energy(x):
+        return tf.add_n([tf.reduce_sum(p**2) for p in rows.multiply_transposed(x)])
+
     return with_inverse(
         rows.outer(),
         rows.outer_in_float64,
+        energy,
         1 / tau,
         lambda inverse: direction(inverse, rows, d, tau, rest),
         in_float64,
