@@ -145,3 +145,31 @@ def test_it_is_in_the_config_and_cannot_be_assigned():
             ProxProp(tau=given).tau = assigned
     with pytest.raises(TypeError, match="`tau` must be .* Received: tau='automatic'"):
         ProxProp(tau="automatic")
+
+
+NETS = {
+    "dense": lambda: [L.Flatten(), L.Dense(32, "relu"), L.Dense(32, "tanh")],
+    "convolution": lambda: [L.Conv2D(8, 3, activation="relu"), L.Flatten()],
+    "normalized": lambda: [L.Conv2D(8, 3), L.BatchNormalization(), L.ReLU(), L.Flatten()],
+    "recurrent": lambda: [L.Reshape((8, 8)), L.LSTM(16)],
+}
+
+
+@pytest.mark.parametrize("inner", [None, "sgd"])
+@pytest.mark.parametrize("scale", [0.01, 255.0])
+@pytest.mark.parametrize("net", NETS)
+def test_it_trains_where_a_tau_of_one_does(net, scale, inner):
+    random = np.random.default_rng(0)
+    x = (random.normal(size=(256, 8, 8, 1)) * scale).astype("float32")
+    y = (x[:, :4].sum((1, 2, 3)) > 0) * 1 + (x[:, 4:].sum((1, 2, 3)) > 0)
+
+    def loss(tau):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((8, 8, 1)), *NETS[net](), L.Dense(3)])
+        rate = 1.0 if inner else None
+        crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(ProxProp(inner, rate, tau=tau), crossentropy, jit_compile=False)
+        return model.fit(x, y, batch_size=8, epochs=3, verbose=0).history["loss"][-1]
+
+    # Neither of the two is always the lower one: what is not allowed is to diverge.
+    assert loss("auto") <= 2 * loss(1.0)

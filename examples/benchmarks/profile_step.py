@@ -1,8 +1,10 @@
 """Where the time of an implicit step goes, layer by layer.
 
-Each piece is compiled and timed alone, on the inputs that its layer gets: the matrix that the
-exact step factorizes (`AᵀA` or `AAᵀ`), the weight gradient `AᵀD`, and the whole solve. The
-whole step of a model is `step_time.py`'s.
+Each piece is compiled and timed alone, on the inputs that its layer gets, in processor time
+(of all cores together): the matrix that the exact step factorizes (`AᵀA` or `AAᵀ`), the
+inverse of its Cholesky factor, the weight gradient `AᵀD`, which is part of backpropagation
+too, and the whole solve at τ = 1, without memory. "Beyond" is what the solves cost more than
+the weight gradients. PROFILE.md discusses it. The whole step of a model is `step_time.py`'s.
 
     python examples/benchmarks/profile_step.py --task convnet64
 """
@@ -16,16 +18,17 @@ import tensorflow as tf
 import step_time
 from keras_proxprop.blocks import find_block
 from keras_proxprop.solvers import _get
+from keras_proxprop.solvers.factorization import _inverse_factor
 
 
 def milliseconds(function, inputs, jit, runs):
-    """Returns the fastest run's time."""
+    """Returns the fastest run's processor time."""
     compiled = tf.function(function, jit_compile=jit, autograph=False)
     times = []
     for _ in range(runs + 1):
-        begin = time.perf_counter()
+        begin = time.process_time()
         tf.nest.map_structure(lambda t: t.numpy(), compiled(*inputs))
-        times.append(1e3 * (time.perf_counter() - begin))
+        times.append(1e3 * (time.process_time() - begin))
     return min(times[1:])
 
 
@@ -46,9 +49,11 @@ def main():
         return tape.gradient(loss, model.trainable_variables)
 
     print(f"{args.task}, batch {batch}, {'XLA' if jit else 'no XLA'}; milliseconds")
-    print(f"forward and backward: {milliseconds(gradients, [x], jit, args.runs):.2f}")
-    head = ("rows × features", "form", "matrix", "AᵀD", "solve")
-    print("{:24s}{:>18s}{:>8s}{:>9s}{:>9s}{:>9s}".format("layer", *head))
+    whole = milliseconds(gradients, [x], jit, args.runs)
+    print(f"forward and backward: {whole:.1f}")
+    head = ("rows × features", "form", "matrix", "factor", "AᵀD", "solve")
+    print("{:24s}{:>18s}{:>8s}{:>9s}{:>9s}{:>9s}{:>9s}".format("layer", *head))
+    beyond = 0.0
     for layer in model.layers[:-1]:
         block = find_block(layer)[0]
         if block is None:
@@ -72,11 +77,19 @@ def main():
         def solve(inputs, d, rows=rows):
             return solver.solve(rows(inputs), d, tf.constant(1.0))[0]
 
-        pieces = [None if form == "closed" else matrix, gradient, solve]
+        def factor(inputs, d, matrix=matrix):
+            return _inverse_factor(matrix(inputs, d), tf.constant(1.0))[0]
+
+        exact = form in ("primal", "dual")
+        pieces = [exact and matrix, exact and factor, gradient, solve]
         times = [f and milliseconds(f, [inputs, d], jit, args.runs) for f in pieces]
+        beyond += times[3] - times[2]
+        if exact:
+            times[1] -= times[0]
         size = f"{known.count:,} × {known.features:,}"
-        cells = "".join(f"{'-' if t is None else format(t, '.2f'):>9s}" for t in times)
+        cells = "".join(f"{format(t, '.1f') if t else '-':>9s}" for t in times)
         print(f"{layer.name:24s}{size:>18s}{form:>8s}{cells}", flush=True)
+    print(f"beyond: {beyond:.1f}, {beyond / whole:.2f} of forward and backward")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,6 @@ class Exact(Solver):
 
 def primal(rows, d, tau, rest=None):
     """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest)"""
-    # Not inside of the branches: see `Rows.choose_at_run_time`.
     gradient = add(rows.multiply_transposed(d), rest)
 
     def direction(inverse, parts):
@@ -93,12 +92,17 @@ def primal(rows, d, tau, rest=None):
         parts = add(rows.multiply_transposed_in_float64(d), rest64)
         return [tf.cast(part, d.dtype) for part in direction(inverse, parts)]
 
+    def energy(x):
+        return tf.reduce_sum(rows.multiply(rows.split(rows.side_by_side(x))) ** 2, axis=0)
+
     return with_inverse(
         rows.gram(),
         rows.gram_in_float64,
+        energy,
         1 / tau,
         lambda inverse: direction(inverse, gradient),
         in_float64,
+        gradient,
     )
 
 
@@ -128,12 +132,17 @@ def dual(rows, d, tau, rest=None):
             pieces.append([tf.cast(part, d.dtype) for part in p])
         return [tf.concat(parts, axis=-1) for parts in zip(*pieces)]
 
+    def energy(x):
+        return tf.add_n([tf.reduce_sum(p**2) for p in rows.multiply_transposed(x)])
+
     return with_inverse(
         rows.outer(),
         rows.outer_in_float64,
+        energy,
         1 / tau,
         lambda inverse: direction(inverse, rows, d, tau, rest),
         in_float64,
+        [d],
     )
 
 

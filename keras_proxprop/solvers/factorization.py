@@ -4,9 +4,16 @@ import tensorflow as tf
 
 from keras_proxprop.blocks.rows import size
 
-# Pivots of a matrix with unit diagonal. Below the first, float32 may have lost more than a
-# thousandth of the solution; below the second, float64 too.
+# Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
+# thousandth of the solution; below the second, float64 may have.
 _SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
+# How much a float32 inverse may amplify before it is compared with the rows themselves: over
+# a million rows a few hundred-thousandths of a Gram matrix are lost. By how much the two may
+# then differ, where the inverse is largest.
+_UNCHECKED = 50
+_TOLERANCE = 5e-4
+# Power iterations that look for where that is.
+_ITERATIONS = 2
 # Added to the unit diagonal where float64 does not suffice either.
 _DAMPING = 1e-8
 # The diagonal of an averaged Gram matrix is raised by this part of itself, and by ten times
@@ -20,27 +27,57 @@ _LEAF = 64
 _HALVINGS = 3
 
 
-def with_inverse(gram, gram_in_float64, shift, use, use_in_float64):
+def with_inverse(gram, gram_in_float64, energy, shift, use, use_in_float64, right):
     """Returns `use(inverse)`, with `inverse(x) = (G + shift I)⁻¹ x`, and whether it is damped.
 
     The matrix is scaled to unit diagonal and factorized in its own dtype. Where a small
-    pivot shows that float32 has lost it, the Gram matrix is made again and factorized in
+    pivot shows that float32 has lost it, or the inverse is not that of the rows in the
+    direction that it amplifies most, the Gram matrix is made again and factorized in
     float64; where that is not enough either, the diagonal is raised by 1e-8 of itself.
-    What is not finite stays so: loss scaling relies on it.
+    What is not finite stays so: loss scaling relies on it, and float64 would not help.
 
     Args:
         gram: symmetric positive semidefinite `G`, `[n, n]`, or a stack of such.
         gram_in_float64: function that returns `G` in float64.
+        energy: function of `x`, `[n, 1]` or a stack of such, that returns `xᵀ G x` from
+            products with the rows.
         shift: positive scalar tensor.
         use: function of `inverse` that returns a list of tensors.
         use_in_float64: the same in float64; returns them in the dtype of `gram`.
+        right: list of the tensors that `use` multiplies with `inverse`.
     """
     factor, trusted = _inverse_factor(gram, shift)
+    if gram.dtype == tf.float32:
+        trusted &= _is_inverse_of_rows(factor, gram, energy, shift)
+    # Were it asked for in a branch only, TensorFlow would move what `right` comes from there,
+    # where XLA on CPU runs convolutions fifty times as long.
+    finite = [tf.reduce_all(tf.math.is_finite(part)) for part in right]
     return tf.cond(
-        trusted,
+        trusted | ~tf.reduce_all(finite),
         lambda: (use(lambda x: _apply(factor, x)), tf.constant(False)),
         lambda: _in_float64(gram_in_float64(), shift, use_in_float64),
     )
+
+
+def _is_inverse_of_rows(factor, gram, energy, shift):
+    """Returns whether `WᵀW` is what the rows say where it is largest, the diagonal of
+    `G + shift I` scaled to one. There rounding of the Gram matrix does most."""
+    root = tf.sqrt(tf.linalg.diag_part(gram) + shift)[..., None]
+    diagonal = tf.reduce_sum((factor * tf.linalg.matrix_transpose(root)) ** 2, axis=-2)
+    x = tf.one_hot(tf.argmax(diagonal, axis=-1), size(gram, -1), dtype=gram.dtype)[..., None]
+    for _ in range(_ITERATIONS):
+        x = root * _apply(factor, root * x)
+        x /= tf.norm(x, axis=-2, keepdims=True)
+    y = _apply(factor, root * x)
+    # yᵀ (G + shift I) y, and the largest eigenvalue of the inverse.
+    expected = tf.reduce_sum(x * root * y, axis=[-2, -1])
+
+    def agrees():
+        found = energy(y) + shift * tf.reduce_sum(y**2, axis=[-2, -1])
+        return tf.reduce_all(tf.abs(expected - found) <= _TOLERANCE * found)
+
+    harmless = tf.reduce_all(expected <= _UNCHECKED)
+    return tf.cond(harmless, lambda: tf.constant(True), agrees)
 
 
 def floored_inverse(gram, shift):
@@ -130,6 +167,6 @@ def _by_halves(matrix, halvings):
 def _apply(factor, right):
     """Returns `WᵀW right`."""
     n, columns = right.shape[-2:]
-    if n is not None and columns < n:
+    if columns == 1 or (n is not None and columns < n):
         return tf.matmul(factor, tf.matmul(factor, right), transpose_a=True)
     return tf.matmul(tf.matmul(factor, factor, transpose_a=True), right)

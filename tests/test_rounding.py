@@ -1,0 +1,99 @@
+"""Exact steps on the patches of positive images, in float32, against float64."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import assert_close
+
+from keras_proxprop import solvers
+from keras_proxprop.blocks import find_block
+
+COLUMNS = 3
+
+
+@functools.cache
+def images(kind):
+    """Returns float32 images, none of whose pixels is negative."""
+    random = np.random.default_rng(7)
+    if kind == "relu":
+        x = tf.constant(random.uniform(size=[8, 32, 32, 3]), tf.float32)
+        return keras.layers.Conv2D(6, 3, activation="relu")(x).numpy()
+    if kind == "dead, equal and constant":
+        x = random.uniform(size=[8, 20, 20, 6])
+        x[..., 0], x[..., 1], x[..., 2] = 0, x[..., 3], 0.7
+        return np.float32(x)
+    # Neighbours are nearly alike, over a quarter of a million rows.
+    x = tf.image.resize(random.uniform(size=[20, 14, 14, 1]), [112, 112]).numpy()
+    return np.float32({"smooth": x, "bytes": np.round(255 * x), "white": 1 - x / 100}[kind])
+
+
+@functools.cache
+def patches(kind, bias):
+    """Returns the rows in float64, zeros around the images written out by NumPy."""
+    x = np.pad(np.float64(images(kind)), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
+    a = np.moveaxis(windows, 3, -1).reshape(-1, 9 * x.shape[-1])
+    return np.column_stack([a, np.ones(len(a))]) if bias else a
+
+
+@functools.cache
+def step(kind, bias, jit_compile):
+    """Returns a function of D and τ: the stacked direction, and whether it was damped."""
+    layer = keras.layers.Conv2D(COLUMNS, 3, padding="same", use_bias=bias)
+    x = tf.constant(images(kind))
+    layer.build(x.shape)
+    block, _ = find_block(layer)
+
+    def solve(x, d, tau):
+        p, damped = solvers.Exact("primal").solve(block.rows(x, bias), d, tau)
+        return tf.concat(p, axis=0), damped
+
+    compiled = tf.function(solve, jit_compile=jit_compile)
+    return lambda d, tau: compiled(x, tf.constant(d), tf.constant(tau))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+@pytest.mark.parametrize(
+    "kind", ["relu", "dead, equal and constant", "smooth", "bytes", "white"]
+)
+def test_step_on_positive_images_is_within_a_thousandth_or_damped(kind, bias, jit_compile):
+    a = patches(kind, bias)
+    u, s, vt = np.linalg.svd(a.T @ a)
+    d = np.random.default_rng(8).normal(size=[len(a), COLUMNS]).astype(np.float32)
+    right = a.T @ np.float64(d)
+    for tau in np.float32([1e-6, 1e-2, 1.0, 1e3]):
+        p, damped = step(kind, bias, jit_compile)(d, tau)
+        assert np.all(np.isfinite(p))
+        if not damped:
+            exact = u @ ((u.T @ right) / (s + 1 / np.float64(tau))[:, None])
+            assert_close(p, exact, 1e-3)
+        assert np.sum(np.float64(p) * right) > 0
+
+
+def test_no_weight_gradient_is_asked_for_in_a_branch_only():
+    # TensorFlow moves what only a branch uses into it, where XLA on CPU runs a convolution's
+    # weight gradient fifty times as long.
+    layer = keras.layers.Conv2D(COLUMNS, 3, padding="same")
+    layer.build([None, 8, 8, 2])
+    block, _ = find_block(layer)
+
+    @tf.function
+    def solve(x, d):
+        return solvers.Exact("primal").solve(block.rows(x, True), d, tf.constant(1.0))
+
+    graph = solve.get_concrete_function(tf.zeros([4, 8, 8, 2]), tf.zeros([256, 3])).graph
+    branches = [op for op in graph.get_operations() if op.type in ("If", "StatelessIf")]
+    assert branches
+    waiting, before = [op.inputs[0].op for op in branches], set()
+    while waiting:
+        op = waiting.pop()
+        if op not in before:
+            before.add(op)
+            waiting += [tensor.op for tensor in op.inputs]
+    gradients = [op for op in graph.get_operations() if op.type == "Conv2DBackpropFilter"]
+    assert gradients
+    assert not set(gradients) - before
