@@ -155,10 +155,9 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("inner", [None, "sgd"])
-@pytest.mark.parametrize("scale", [0.01, 255.0])
+@pytest.mark.parametrize("inner, scale", [(None, 255.0), ("sgd", 0.01), ("sgd", 255.0)])
 @pytest.mark.parametrize("net", NETS)
-def test_it_trains_where_a_tau_of_one_does(net, scale, inner):
+def test_it_trains_where_a_tau_of_one_does(net, inner, scale):
     random = np.random.default_rng(0)
     x = (random.normal(size=(256, 8, 8, 1)) * scale).astype("float32")
     y = (x[:, :4].sum((1, 2, 3)) > 0) * 1 + (x[:, 4:].sum((1, 2, 3)) > 0)
@@ -169,7 +168,7 @@ def test_it_trains_where_a_tau_of_one_does(net, scale, inner):
         rate = 1.0 if inner else None
         crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(ProxProp(inner, rate, tau=tau), crossentropy, jit_compile=False)
-        return model.fit(x, y, batch_size=8, epochs=3, verbose=0).history["loss"][-1]
+        return model.fit(x, y, batch_size=8, epochs=2, verbose=0).history["loss"][-1]
 
     # Neither of the two is always the lower one: what is not allowed is to diverge.
     assert loss("auto") <= 2 * loss(1.0)

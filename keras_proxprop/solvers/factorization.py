@@ -149,7 +149,7 @@ def _inverse_cholesky(matrix, halvings):
 
 def _by_halves(matrix, halvings):
     n = size(matrix, -1)
-    if halvings == 0:
+    if halvings == 0 or (isinstance(n, int) and n <= _LEAF):
         # A constant identity, or zeros to start from above, would be made and kept for every
         # branch, taken or not: 100 MiB for a net of three wide layers.
         identity = tf.linalg.diag(tf.linalg.diag_part(matrix) * 0 + 1)
