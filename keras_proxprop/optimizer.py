@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import solvers, tape, training
+from keras_proxprop import handover, solvers, tape, training
 from keras_proxprop.inner import OuterOptimizer, make
 from keras_proxprop.memory import Curvatures, check_memory
 from keras_proxprop.plan import check_exclude, check_final_layer
@@ -186,7 +186,7 @@ class ProxProp(OuterOptimizer):
         variables = self._trainable_variables
         if trainable_variables is not None:
             variables = trainable_variables = list(trainable_variables)
-        plain = tape.claim([v for g, v in zip(grads, variables) if g is not None])
+        plain = handover.claim([v for g, v in zip(grads, variables) if g is not None])
         if plain:
             names = [getattr(v, "path", v.name) for v in plain]
             raise RuntimeError(
@@ -199,7 +199,7 @@ class ProxProp(OuterOptimizer):
             with keras.name_scope(self.name, caller=self):
                 self.build(trainable_variables)
         if isinstance(self.inner_optimizer, RowAdam):
-            rows = tape.rows_of(variables)
+            rows = handover.rows_of(variables)
             self.inner_optimizer.apply_with_rows(grads, trainable_variables, rows)
         else:
             self.inner_optimizer.apply(grads, trainable_variables)
