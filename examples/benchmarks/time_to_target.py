@@ -179,6 +179,7 @@ def main(argv=None):
         for task in args.task:
             benchmark.run(task)
     rows = [row for row in benchmark.rows() if row["stage"] == "final"]
+    rows = [row for row in rows if row["optimizer"] in args.optimizer]
     if not rows:
         raise SystemExit(f"No results with these settings in {args.csv}.")
     for task, own in _results.grouped(rows, "task").items():
