@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from keras_proxprop.blocks.scaling import ScalingBlock
+from keras_proxprop.blocks.scaling import SlopeBlock
 
 
 def _classes():
@@ -14,12 +14,14 @@ def _classes():
     return () if layer_class is None else (layer_class,)
 
 
-class LayerScaleBlock(ScalingBlock):
+class LayerScaleBlock(SlopeBlock):
     """`LayerScale`: `z = x · gamma`."""
 
     layer_classes = _classes()
     names = ("gamma",)
-    axes = (-1,)
 
-    def scaled(self, run, inputs, values):
+    def scaled(self, inputs):
         return inputs
+
+    def others(self, z):
+        return list(range(len(z.shape) - 1))

@@ -218,20 +218,17 @@ class ScalingRows(Rows):
         return ScalingRows(count, mean, square, first.bias, first._reads)
 
 
-class PReLUBlock(ScalingBlock):
-    """`PReLU`: a slope for every unit, or for every channel."""
-
-    layer_classes = (keras.layers.PReLU,)
-    names = ("alpha",)
+class SlopeBlock(ScalingBlock):
+    """One weight for every channel, which multiplies `scaled(inputs)`; nothing is added."""
 
     def call(self, note, inputs):
         run = Run(self.layer, self.weights)
         inputs = self.floating(inputs)
-        z = product(run, inputs, [tf.convert_to_tensor(self.layer.alpha)])
-        return note(tf.stop_gradient(-keras.ops.relu(-inputs)), z)
+        z = product(run, inputs, [tf.convert_to_tensor(self.weights[0])])
+        return note(tf.stop_gradient(self.scaled(inputs)), z)
 
-    def others(self, z):
-        return [0, *(self.layer.shared_axes or ())]
+    def scaled(self, inputs):
+        raise NotImplementedError
 
     def outputs_as_matrix(self, z):
         others = self.others(z)
@@ -240,6 +237,19 @@ class PReLUBlock(ScalingBlock):
 
     def rows(self, inputs, bias):
         return SlopeRows(self.outputs_as_matrix(inputs))
+
+
+class PReLUBlock(SlopeBlock):
+    """`PReLU`: a slope for every unit, or for every channel."""
+
+    layer_classes = (keras.layers.PReLU,)
+    names = ("alpha",)
+
+    def scaled(self, inputs):
+        return -keras.ops.relu(-inputs)
+
+    def others(self, z):
+        return [0, *(self.layer.shared_axes or ())]
 
 
 class SlopeRows(Rows):

@@ -77,7 +77,7 @@ def test_every_contender_makes_an_optimizer_with_its_arguments():
         if contender.make:
             arguments = _contenders.start(name, "mlp64")
             optimizer = contender.make(**arguments)
-            expected = arguments.get("learning_rate", 2e-3)
+            expected = arguments.get("learning_rate", 1e-3)
             assert float(optimizer.learning_rate) == pytest.approx(expected), name
             if "tau" in arguments:
                 assert float(optimizer.tau) == arguments["tau"]
