@@ -82,7 +82,7 @@ def summary(model, batch_size=None, optimizer=None):
         "Rows × features",
         "Solver",
         "Extra cost",
-        "Rate ×",
+        "Rate",
     )
     table = [head, *(report.cells for report in reports)]
     widths = [max(len(row[i]) for row in table) for i in range(len(head))]
