@@ -78,11 +78,11 @@ class Contender:
 _LEARNING_RATE = {"learning_rate": 1e-3}
 
 
-def _sgd(learning_rate):
+def nesterov(learning_rate):
     return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
 
 
-def _muon(learning_rate):
+def muon(learning_rate):
     # Its documentation asks for AdamW on the output layer, and it takes that for all that
     # is not a matrix.
     return keras.optimizers.Muon(learning_rate, exclude_layers=["logits"])
@@ -102,8 +102,8 @@ PROXPROP = {
 CONTENDERS = {
     "adam": Contender(keras.optimizers.Adam, _LEARNING_RATE),
     "adamw": Contender(keras.optimizers.AdamW, _LEARNING_RATE),
-    "nesterov": Contender(_sgd, {"learning_rate": 0.1}),
-    "muon": Contender(_muon, _LEARNING_RATE),
+    "nesterov": Contender(nesterov, {"learning_rate": 0.1}),
+    "muon": Contender(muon, _LEARNING_RATE),
     "lion": Contender(keras.optimizers.Lion, {"learning_rate": 1e-4}),
     "kfac-jax": Contender(
         None,

@@ -29,7 +29,7 @@ import _arguments
 import _data
 import _models
 import _results
-from _contenders import TASKS, Task
+from _contenders import TASKS, Task, muon, nesterov
 from _training import Run
 from keras_proxprop import CurvatureMemory, ProxProp, RowAdam
 
@@ -54,14 +54,6 @@ def _adam(learning_rate):
     return ProxProp(keras.optimizers.Adam(learning_rate, epsilon=1e-12))
 
 
-def _muon(learning_rate):
-    return ProxProp(keras.optimizers.Muon(learning_rate, exclude_layers=["logits"]))
-
-
-def _nesterov(learning_rate):
-    return ProxProp(keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True))
-
-
 ADAM = {f"Adam {rate:g}": rate for rate in (3e-4, 1e-3, 3e-3, 1e-2)}
 # {name: function that returns the optimizer}
 SETTINGS = {
@@ -74,9 +66,9 @@ SETTINGS = {
     "inner Adam 0.01": lambda: _adam(0.01),
     "inner Nadam 0.003": lambda: ProxProp(keras.optimizers.Nadam(0.003, epsilon=1e-12)),
     "inner Lion 0.0003": lambda: ProxProp(keras.optimizers.Lion(0.0003)),
-    "inner Muon 0.001": lambda: _muon(0.001),
-    "inner Nesterov 0.1": lambda: _nesterov(0.1),
-    "inner Nesterov 1": lambda: _nesterov(1.0),
+    "inner Muon 0.001": lambda: ProxProp(muon(0.001)),
+    "inner Nesterov 0.1": lambda: ProxProp(nesterov(0.1)),
+    "inner Nesterov 1": lambda: ProxProp(nesterov(1.0)),
     "tau=0.1": lambda: ProxProp(tau=0.1),
     "tau=1": lambda: ProxProp(tau=1.0),
     "tau=10": lambda: ProxProp(tau=10.0),
@@ -147,10 +139,10 @@ def main(argv=None):
     def finished():
         return [r for r in _results.read(path) if all(r[k] == v for k, v in same.items())]
 
+    done = {(r["net"], r["seed"], r["setting"]) for r in finished()}
     for net in args.task:
         wanted = dict.fromkeys([*ADAM, *args.setting])
         for seed, setting in itertools.product(range(args.seeds), wanted):
-            done = {(r["net"], r["seed"], r["setting"]) for r in finished()}
             if args.report or (net, seed, setting) in done:
                 continue
             row = trained(net, setting, seed, data, args.quick, args.jit)

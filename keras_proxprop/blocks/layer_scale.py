@@ -20,8 +20,5 @@ class LayerScaleBlock(SlopeBlock):
     layer_classes = _classes()
     names = ("gamma",)
 
-    def scaled(self, inputs):
-        return inputs
-
     def others(self, z):
         return list(range(len(z.shape) - 1))

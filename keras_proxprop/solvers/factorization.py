@@ -139,10 +139,8 @@ def _inverse_factor(gram, shift, damping=0.0, halvings=_HALVINGS):
 def _inverse_cholesky(matrix, halvings):
     """Returns the inverse of the Cholesky factor."""
     n = size(matrix, -1)
-    if isinstance(n, int):
-        return _by_halves(matrix, halvings if n > _LEAF else 0)
-    if halvings == 0:
-        return _by_halves(matrix, 0)
+    if isinstance(n, int) or halvings == 0:
+        return _by_halves(matrix, halvings)
     halves, whole = lambda: _by_halves(matrix, halvings), lambda: _by_halves(matrix, 0)
     return tf.cond(n > _LEAF, halves, whole)
 
