@@ -130,6 +130,9 @@ class Case:
             "outer": rows.matrix().outer(),
             "product": rows.multiply(self.direction(p)),
             "transposed product": tf.concat(rows.multiply_transposed(d), 0),
+            "transposed product in control flow": tf.concat(
+                rows.multiply_transposed_in_control_flow(d), 0
+            ),
             "gram": rows.gram(),
             "gram in control flow": rows.gram_in_control_flow(),
             "trace": rows.trace(),
@@ -150,6 +153,7 @@ class Case:
             "outer": a @ a.T,
             "product": a @ self.p,
             "transposed product": a.T @ self.d,
+            "transposed product in control flow": a.T @ self.d,
             "gram": a.T @ a,
             "gram in control flow": a.T @ a,
             "trace": np.trace(a.T @ a),

@@ -74,6 +74,39 @@ def test_step_on_positive_images_is_within_a_thousandth_or_damped(kind, bias, ji
         assert np.sum(np.float64(p) * right) > 0
 
 
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize(("kind", "tau"), [("white", 1e-2), ("dead, equal and constant", 1.0)])
+def test_what_float32_lost_little_of_is_refined_and_not_made_again(kind, tau, jit_compile):
+    a = patches(kind, bias=True)
+    layer = keras.layers.Conv2D(COLUMNS, 3, padding="same")
+    x = tf.constant(images(kind))
+    layer.build(x.shape)
+    block, _ = find_block(layer)
+    d = np.random.default_rng(9).normal(size=[len(a), COLUMNS]).astype(np.float32)
+    rest = [np.ones([a.shape[1] - 1, COLUMNS]), np.ones([1, COLUMNS])]
+    rest = [tf.constant(part, tf.float32) for part in rest]
+
+    def solve(x, d, tau):
+        rows = block.rows(x, True)
+        gram = rows.gram()
+        # What rounding may do at its worst: take half a hundredth from where the matrix is
+        # smallest.
+        values, vectors = tf.linalg.eigh(gram)
+        lost = 0.005 * (values[0] + 1 / tau)
+        rows.gram = lambda: gram - lost * vectors[:, :1] * vectors[:, 0]
+        rows.gram_in_float64 = lambda: tf.fill(gram.shape, tf.constant(np.nan, tf.float64))
+        p, damped = solvers.Exact("primal").solve(rows, d, tau, rest)
+        return tf.concat(p, axis=0), damped
+
+    compiled = tf.function(solve, jit_compile=jit_compile)
+    p, damped = compiled(x, tf.constant(d), tf.constant(np.float32(tau)))
+    right = a.T @ np.float64(d) + 1
+    assert_close(
+        p, np.linalg.solve(a.T @ a + np.eye(a.shape[1]) / np.float32(tau), right), 1e-3
+    )
+    assert not damped
+
+
 def test_no_weight_gradient_is_asked_for_in_a_branch_only():
     # TensorFlow moves what only a branch uses into it, where XLA on CPU runs a convolution's
     # weight gradient fifty times as long.

@@ -45,6 +45,10 @@ class GroupedConvolutionRows(ConvolutionRows):
             else:
                 self._products = None
 
+    def multiply_transposed_in_control_flow(self, d):
+        add = self._add_over_images
+        return add(lambda rows, d: rows.multiply_transposed(d), d, self.dtype)
+
     def _gram(self, _):
         if self._products is None:
             return self._patch_gram()

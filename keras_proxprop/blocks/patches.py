@@ -90,6 +90,21 @@ class ConvolutionRows(Rows):
     def gram_in_float64(self):
         return self._add_over_images(lambda rows, _: [rows.gram()])[0]
 
+    def multiply_transposed_in_control_flow(self, d):
+        columns = d.shape[-1]
+        windows = tf.reshape(d, [-1, *self.grid, columns])
+        taps = [axis.taps for axis in self._axes()]
+        if self._strided:
+            kernel = correlation.by_convolution(self._phased(), windows, taps)
+            kernel = tf.reshape(kernel, [-1, columns])
+            kernel = tf.gather(kernel, self._positions_of_taps())
+        else:
+            padded = tf.pad(self.images, self._paddings())
+            dilation = self.geometry.dilation
+            kernel = correlation.by_convolution(padded, windows, taps, dilation)
+            kernel = tf.reshape(kernel, [-1, columns])
+        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+
     def multiply_transposed_in_float64(self, d):
         return self._add_over_images(lambda rows, d: rows.multiply_transposed(d), d)
 

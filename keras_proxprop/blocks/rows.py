@@ -70,6 +70,10 @@ class Rows:
         """Returns `AᵀA` in float64."""
         return self.cast(tf.float64).gram()
 
+    def multiply_transposed_in_control_flow(self, d):
+        """Returns `Aᵀ D`, in a way that XLA does not make slow inside of control flow."""
+        return self.multiply_transposed(d)
+
     def multiply_transposed_in_float64(self, d):
         """Returns `Aᵀ D` in float64."""
         return self.cast(tf.float64).multiply_transposed(tf.cast(d, tf.float64))
@@ -246,6 +250,9 @@ class StackedRows(Rows):
 
     def multiply_transposed(self, d):
         return self._add_products("multiply_transposed", d)
+
+    def multiply_transposed_in_control_flow(self, d):
+        return self._add_products("multiply_transposed_in_control_flow", d)
 
     def multiply_transposed_in_float64(self, d):
         return self._add_products("multiply_transposed_in_float64", d)

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.solvers import cost
-from keras_proxprop.solvers.factorization import with_inverse
+from keras_proxprop.solvers.factorization import solution
 from keras_proxprop.solvers.solver import Solver
 
 # Columns that are solved at once in float64.
@@ -80,37 +80,85 @@ class Exact(Solver):
 
 def primal(rows, d, tau, rest=None):
     """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest)"""
-    gradient = add(rows.multiply_transposed(d), rest)
-
-    def direction(inverse, parts):
-        right = rows.by_group(tf.concat(parts, axis=0))
-        return rows.split(rows.side_by_side(inverse(right)))
-
-    def in_float64(inverse):
-        # What rounding leaves of AᵀD outside of the range of Aᵀ is multiplied by τ.
-        rest64 = None if rest is None else [tf.cast(part, tf.float64) for part in rest]
-        parts = add(rows.multiply_transposed_in_float64(d), rest64)
-        return [tf.cast(part, d.dtype) for part in direction(inverse, parts)]
-
-    def energy(x):
-        return tf.reduce_sum(rows.multiply(rows.split(rows.side_by_side(x))) ** 2, axis=0)
-
-    return with_inverse(
-        rows.gram(),
-        rows.gram_in_float64,
-        energy,
-        1 / tau,
-        lambda inverse: direction(inverse, gradient),
-        in_float64,
-        gradient,
-    )
+    return solution(_Primal(rows, d, tau, rest), 1 / tau)
 
 
 def dual(rows, d, tau, rest=None):
     """P = Aᵀ (AAᵀ + I/τ)⁻¹ (D - τ A rest) + τ rest"""
-    rows = rows.matrix()
+    return solution(_Dual(rows.matrix(), d, tau, rest), 1 / tau)
 
-    def direction(inverse, rows, d, tau, rest):
+
+class _Primal:
+    """What `factorization.solution` asks of the primal form."""
+
+    def __init__(self, rows, d, tau, rest):
+        self._rows, self._d, self._tau, self._rest = rows, d, tau, rest
+        self.right = add(rows.multiply_transposed(d), rest)
+        self.gram = rows.gram()
+
+    def gram_in_float64(self):
+        return self._rows.gram_in_float64()
+
+    def energy(self, x):
+        rows = self._rows
+        return tf.reduce_sum(rows.multiply(rows.split(rows.side_by_side(x))) ** 2, axis=0)
+
+    def direction(self, inverse):
+        return self._solve(inverse, self.right)
+
+    def direction_in_float64(self, inverse):
+        # What rounding leaves of AᵀD outside of the range of Aᵀ is multiplied by τ.
+        rest = self._rest and [tf.cast(part, tf.float64) for part in self._rest]
+        parts = add(self._rows.multiply_transposed_in_float64(self._d), rest)
+        return [tf.cast(part, self._d.dtype) for part in self._solve(inverse, parts)]
+
+    def refined(self, inverse, p):
+        rows = self._rows
+        residual = self._d - rows.multiply(p)
+        parts = add(rows.multiply_transposed_in_control_flow(residual), self._rest)
+        parts = [part - own / self._tau for part, own in zip(parts, p)]
+        return add(self._solve(inverse, parts), p)
+
+    def _solve(self, inverse, parts):
+        rows = self._rows
+        right = rows.by_group(tf.concat(parts, axis=0))
+        return rows.split(rows.side_by_side(inverse(right)))
+
+
+class _Dual:
+    """What `factorization.solution` asks of the dual form, of rows written out."""
+
+    # In Aᵀ (K⁻¹ D) cancels what a small residual does not show.
+    refined = None
+
+    def __init__(self, rows, d, tau, rest):
+        self._rows, self._d, self._tau, self._rest = rows, d, tau, rest
+        self.right = [d]
+        self.gram = rows.outer()
+
+    def gram_in_float64(self):
+        return self._rows.outer_in_float64()
+
+    def energy(self, x):
+        return tf.add_n([tf.reduce_sum(p**2) for p in self._rows.multiply_transposed(x)])
+
+    def direction(self, inverse):
+        return self._solve(inverse, self._rows, self._d, self._tau, self._rest)
+
+    def direction_in_float64(self, inverse):
+        # The last product too: in it cancels what rounding adds to K⁻¹ D. A few columns at a
+        # time: XLA sets memory aside for this branch whether or not it is taken.
+        pieces, d, rest = [], self._d, self._rest
+        rows64, tau64 = self._rows.cast(tf.float64), tf.cast(self._tau, tf.float64)
+        for start in range(0, d.shape[-1], _COLUMNS):
+            columns = (..., slice(start, start + _COLUMNS))
+            rest64 = rest and [tf.cast(part[columns], tf.float64) for part in rest]
+            p = self._solve(inverse, rows64, tf.cast(d[columns], tf.float64), tau64, rest64)
+            pieces.append([tf.cast(part, d.dtype) for part in p])
+        return [tf.concat(parts, axis=-1) for parts in zip(*pieces)]
+
+    @staticmethod
+    def _solve(inverse, rows, d, tau, rest):
         if rest is not None:
             rest = [tau * part for part in rest]
             d -= rows.multiply(rest)
@@ -119,31 +167,6 @@ def dual(rows, d, tau, rest=None):
         # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve is against the side with fewer columns.
         p = tf.matmul(inverse(rows.with_ones()), d, transpose_a=True)
         return add(rows.split(p), rest)
-
-    def in_float64(inverse):
-        # The last product too: in it cancels what rounding adds to K⁻¹ D. A few columns at a
-        # time: XLA sets memory aside for this branch whether or not it is taken.
-        pieces = []
-        rows64, tau64 = rows.cast(tf.float64), tf.cast(tau, tf.float64)
-        for start in range(0, d.shape[-1], _COLUMNS):
-            columns = (..., slice(start, start + _COLUMNS))
-            rest64 = rest and [tf.cast(part[columns], tf.float64) for part in rest]
-            p = direction(inverse, rows64, tf.cast(d[columns], tf.float64), tau64, rest64)
-            pieces.append([tf.cast(part, d.dtype) for part in p])
-        return [tf.concat(parts, axis=-1) for parts in zip(*pieces)]
-
-    def energy(x):
-        return tf.add_n([tf.reduce_sum(p**2) for p in rows.multiply_transposed(x)])
-
-    return with_inverse(
-        rows.outer(),
-        rows.outer_in_float64,
-        energy,
-        1 / tau,
-        lambda inverse: direction(inverse, rows, d, tau, rest),
-        in_float64,
-        [d],
-    )
 
 
 def add(direction, rest):

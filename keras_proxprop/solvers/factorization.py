@@ -12,6 +12,11 @@ _SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
 # then differ, where the inverse is largest.
 _UNCHECKED = 50
 _TOLERANCE = 5e-4
+# How much a refinement may change the direction: what is left of the error after it is about
+# the square of this. And how much the inverse may amplify then: products with a million rows
+# lose a few ten-millionths, too.
+_REFINABLE = 0.02
+_REFINABLE_AMPLIFICATION = 2500
 # Power iterations that look for where that is.
 _ITERATIONS = 2
 # Added to the unit diagonal where float64 does not suffice either.
@@ -27,41 +32,66 @@ _LEAF = 64
 _HALVINGS = 3
 
 
-def with_inverse(gram, gram_in_float64, energy, shift, use, use_in_float64, right):
-    """Returns `use(inverse)`, with `inverse(x) = (G + shift I)⁻¹ x`, and whether it is damped.
+def solution(form, shift):
+    """Returns the direction of a form of the exact step, and whether it is damped.
 
-    The matrix is scaled to unit diagonal and factorized in its own dtype. Where a small
-    pivot shows that float32 has lost it, or the inverse is not that of the rows in the
-    direction that it amplifies most, the Gram matrix is made again and factorized in
-    float64; where that is not enough either, the diagonal is raised by 1e-8 of itself.
-    What is not finite stays so: loss scaling relies on it, and float64 would not help.
+    The matrix is scaled to unit diagonal and factorized in its own dtype. The inverse is
+    then compared with the rows in the direction that it amplifies most. Where they differ,
+    the direction is refined: what is left of the equation, made from the rows and not from
+    the Gram matrix, is solved for once more. Where a small pivot or a large refinement shows
+    that float32 has lost it, the Gram matrix is made again and factorized in float64; where
+    that is not enough either, the diagonal is raised by 1e-8 of itself. What is not finite
+    stays so: loss scaling relies on it, and float64 would not help.
 
     Args:
-        gram: symmetric positive semidefinite `G`, `[n, n]`, or a stack of such.
-        gram_in_float64: function that returns `G` in float64.
-        energy: function of `x`, `[n, 1]` or a stack of such, that returns `xᵀ G x` from
-            products with the rows.
+        form: an object with
+            gram: symmetric positive semidefinite `G`, `[n, n]`, or a stack of such.
+            gram_in_float64: function that returns `G` in float64.
+            energy: function of `x`, `[n, 1]` or a stack of such, that returns `xᵀ G x` from
+                products with the rows.
+            right: list of the tensors that are multiplied by the inverse.
+            direction: function of `inverse`, `inverse(x) = (G + shift I)⁻¹ x`, that returns
+                a list of tensors.
+            direction_in_float64: the same in float64; returns them in the dtype of `gram`.
+            refined: function of `inverse` and a direction that returns a better one, or
+                `None`.
         shift: positive scalar tensor.
-        use: function of `inverse` that returns a list of tensors.
-        use_in_float64: the same in float64; returns them in the dtype of `gram`.
-        right: list of the tensors that `use` multiplies with `inverse`.
     """
-    factor, trusted = _inverse_factor(gram, shift)
-    if gram.dtype == tf.float32:
-        trusted &= _is_inverse_of_rows(factor, gram, energy, shift)
+    factor, trusted = _inverse_factor(form.gram, shift)
+
+    def inverse(x):
+        return _apply(factor, x)
+
+    def refined():
+        p = form.direction(inverse)
+        better = form.refined(inverse, p)
+        change = tf.linalg.global_norm([b - a for a, b in zip(p, better)])
+        enough = change <= _REFINABLE * tf.linalg.global_norm(better)
+        enough &= amplification <= _REFINABLE_AMPLIFICATION
+        return tf.cond(enough, lambda: (better, tf.constant(False)), in_float64)
+
+    def in_float64():
+        return _in_float64(form.gram_in_float64(), shift, form.direction_in_float64)
+
+    untrusted = in_float64
+    if form.gram.dtype == tf.float32:
+        amplification, alike = _compared_with_rows(factor, form, shift)
+        trusted &= alike
+        untrusted = refined if form.refined else in_float64
     # Were it asked for in a branch only, TensorFlow would move what `right` comes from there,
     # where XLA on CPU runs convolutions fifty times as long.
-    finite = [tf.reduce_all(tf.math.is_finite(part)) for part in right]
+    finite = [tf.reduce_all(tf.math.is_finite(part)) for part in form.right]
     return tf.cond(
         trusted | ~tf.reduce_all(finite),
-        lambda: (use(lambda x: _apply(factor, x)), tf.constant(False)),
-        lambda: _in_float64(gram_in_float64(), shift, use_in_float64),
+        lambda: (form.direction(inverse), tf.constant(False)),
+        untrusted,
     )
 
 
-def _is_inverse_of_rows(factor, gram, energy, shift):
-    """Returns whether `WᵀW` is what the rows say where it is largest, the diagonal of
-    `G + shift I` scaled to one. There rounding of the Gram matrix does most."""
+def _compared_with_rows(factor, form, shift):
+    """Returns the largest eigenvalue of `WᵀW`, the diagonal of `G + shift I` scaled to one,
+    and whether it is what the rows say. There rounding of the Gram matrix does most."""
+    gram = form.gram
     root = tf.sqrt(tf.linalg.diag_part(gram) + shift)[..., None]
     diagonal = tf.reduce_sum((factor * tf.linalg.matrix_transpose(root)) ** 2, axis=-2)
     x = tf.one_hot(tf.argmax(diagonal, axis=-1), size(gram, -1), dtype=gram.dtype)[..., None]
@@ -73,11 +103,12 @@ def _is_inverse_of_rows(factor, gram, energy, shift):
     expected = tf.reduce_sum(x * root * y, axis=[-2, -1])
 
     def agrees():
-        found = energy(y) + shift * tf.reduce_sum(y**2, axis=[-2, -1])
+        found = form.energy(y) + shift * tf.reduce_sum(y**2, axis=[-2, -1])
         return tf.reduce_all(tf.abs(expected - found) <= _TOLERANCE * found)
 
-    harmless = tf.reduce_all(expected <= _UNCHECKED)
-    return tf.cond(harmless, lambda: tf.constant(True), agrees)
+    amplification = tf.reduce_max(expected)
+    harmless = amplification <= _UNCHECKED
+    return amplification, tf.cond(harmless, lambda: tf.constant(True), agrees)
 
 
 def floored_inverse(gram, shift):
