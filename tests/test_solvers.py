@@ -151,18 +151,35 @@ def test_steps_agree_on_rows_that_are_not_written_out(name, kind):
     assert_close(p, dense_solve(a, d, 0.5, rest), 1e-9)
 
 
-# The first goes by products with the Gram matrix, the second by products with A and Aᵀ.
-@pytest.mark.parametrize("shape", [(30, 5, 12), (6, 40, 2)], ids=["gram", "products"])
+@pytest.mark.parametrize(
+    ("way", "shape"),
+    [("gram", (30, 5, 12)), ("rows", (6, 40, 2)), ("dual", (6, 40, 20)), ("dual", (9, 30, 3))],
+)
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
-def test_cg_iterations_are_those_of_cg_for_each_column(shape, iterations):
+def test_cg_iterations_are_those_of_cg_for_each_column(way, shape, iterations, monkeypatch):
     problem = Problem(*shape)
     solver = solvers.ConjugateGradient(iterations)
+    monkeypatch.setattr(solver, "_costs", lambda *_: {way: 1.0})
+    rest = None if way == "dual" else problem.rest
     for tau in (0.05, 1.0):
-        p, damped = direction(solver, problem.rows(), problem.d, tau, problem.rest)
+        p, damped = direction(solver, problem.rows(), problem.d, tau, rest)
         matrix = problem.a.T @ problem.a + np.eye(problem.a.shape[1]) / tau
-        right = problem.a.T @ problem.d + problem.rest
+        right = problem.a.T @ problem.d + (0 if rest is None else rest)
         assert_close(p, cg_per_column(matrix, right, np.zeros_like(right), iterations), 1e-9)
         assert not damped
+
+
+def test_cg_goes_the_way_of_fewest_products():
+    def way(count, features, columns, rest=None, iterations=3):
+        rows = unknown(count, features)
+        costs = solvers.ConjugateGradient(iterations)._costs(rows, columns, count, rest)
+        return min(costs, key=costs.get)
+
+    assert way(100_000, 50, 100) == "gram"
+    assert way(500, 4000, 1000) == "dual"
+    assert way(500, 4000, 2) == "rows"
+    # What a regularizer adds is no combination of rows.
+    assert way(500, 4000, 1000, rest=[0.0]) == "rows"
 
 
 def test_cg_from_zero_is_the_papers_cg_on_the_weights_from_theta():

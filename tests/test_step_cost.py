@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_proxprop
 from keras_proxprop.blocks.rows import MatrixRows, Rows
-from keras_proxprop.solvers import Exact, cost
+from keras_proxprop.solvers import ConjugateGradient, Exact, cost
 from keras_proxprop.solvers.auto import ITERATIONS, Auto
 
 L = keras.layers
@@ -52,9 +52,17 @@ def test_a_weight_gradient_sized_product_is_made_once_per_layer(mlp, form):
         assert count(shapes, 31, 40) == count(shapes, 41, 50) == 1
         assert count(shapes, 30, 40) == count(shapes, 40, 50) == 0
     else:
-        # AᵀD once; the solve makes products of the shape with the bias's row only.
-        assert count(shapes, 30, 40) == 1
-        assert count(shapes, 40, 50) == 1
+        # AᵀD once, and what is left of it once in the branch that refines; the solve makes
+        # products of the shape with the bias's row only.
+        assert count(shapes, 30, 40) == 2
+        assert count(shapes, 40, 50) == 2
+
+
+def test_conjugate_gradients_on_few_rows_make_one_product_of_a_weights_size(mlp):
+    x, y = tf.random.normal([8, 30]), tf.random.normal([8, 3])
+    shapes = compiled_dots(mlp, x, y, solver=ConjugateGradient(3))
+    assert count(shapes, 30, 40) == count(shapes, 40, 50) == 1
+    assert count(shapes, 31, 40) == count(shapes, 41, 50) == 0
 
 
 def test_batch_normalization_makes_no_sums_that_its_backpropagation_does_not_make():
