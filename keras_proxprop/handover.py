@@ -19,28 +19,33 @@ def grant(variables, counts):
         variables: `tf.Variable`s.
         counts: `{id of a variable: rows of its problem}`, of those that have one.
     """
-    # Every replica of a strategy applies the directions once.
-    context = tf.distribute.get_replica_context()
-    replicas = context.num_replicas_in_sync if context else 1
-    if replicas > 1 and counts:
-        total = tf.stack([tf.cast(count, "int32") for count in counts.values()])
-        total = tf.unstack(context.all_reduce("sum", total))
-        counts = dict(zip(counts, total))
     for variable in variables:
         if isinstance(variable, tf.Variable):
-            variable._proxprop_ready = replicas, _outermost_graph()
+            # Every replica of a strategy applies the directions once.
+            variable._proxprop_ready = _replicas(), _outermost_graph()
             variable._proxprop_rows = counts.get(id(variable))
 
 
 def rows_of(variables):
-    """Returns from how many rows each variable's last direction was made.
+    """Returns from how many rows, of all replicas, each variable's last direction was made.
 
     Returns:
         List of ints and scalar tensors; `None` for a gradient, and for a number that is
         known only in a graph that is not this one.
     """
     rows = [getattr(native(v), "_proxprop_rows", None) for v in variables]
-    return [count if _is_reachable(count) else None for count in rows]
+    rows = [count if _is_reachable(count) else None for count in rows]
+    known = [tf.cast(count, "int32") for count in rows if count is not None]
+    if _replicas() == 1 or not known:
+        return rows
+    total = tf.distribute.get_replica_context().all_reduce("sum", tf.stack(known))
+    totals = iter(tf.unstack(total))
+    return [None if count is None else next(totals) for count in rows]
+
+
+def _replicas():
+    context = tf.distribute.get_replica_context()
+    return context.num_replicas_in_sync if context else 1
 
 
 def _is_reachable(value):
