@@ -140,7 +140,8 @@ class _Dual:
         return self._rows.outer_in_float64()
 
     def energy(self, x):
-        return tf.add_n([tf.reduce_sum(p**2) for p in self._rows.multiply_transposed(x)])
+        parts = self._rows.multiply_transposed(x)
+        return tf.add_n([tf.reduce_sum(part**2, axis=0) for part in parts])
 
     def direction(self, inverse):
         return self._solve(inverse, self._rows, self._d, self._tau, self._rest)

@@ -11,14 +11,16 @@ _SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
 # a million rows a few hundred-thousandths of a Gram matrix are lost. By how much the two may
 # then differ, where the inverse is largest.
 _UNCHECKED = 50
-_TOLERANCE = 5e-4
+_TOLERANCE = 1e-3
 # How much a refinement may change the direction: what is left of the error after it is about
 # the square of this. And how much the inverse may amplify then: products with a million rows
 # lose a few ten-millionths, too.
 _REFINABLE = 0.02
 _REFINABLE_AMPLIFICATION = 2500
-# Power iterations that look for where that is.
+# Power iterations that look for where that is, and how many directions they look in. (For a
+# product with a single column XLA on CPU compiles code of its own, each time.)
 _ITERATIONS = 2
+_PROBES = 4
 # Added to the unit diagonal where float64 does not suffice either.
 _DAMPING = 1e-8
 # The diagonal of an averaged Gram matrix is raised by this part of itself, and by ten times
@@ -47,8 +49,8 @@ def solution(form, shift):
         form: an object with
             gram: symmetric positive semidefinite `G`, `[n, n]`, or a stack of such.
             gram_in_float64: function that returns `G` in float64.
-            energy: function of `x`, `[n, 1]` or a stack of such, that returns `xᵀ G x` from
-                products with the rows.
+            energy: function of `x`, `[n, columns]` or a stack of such, that returns `xᵀ G x`
+                of every column, from products with the rows.
             right: list of the tensors that are multiplied by the inverse.
             direction: function of `inverse`, `inverse(x) = (G + shift I)⁻¹ x`, that returns
                 a list of tensors.
@@ -62,8 +64,9 @@ def solution(form, shift):
     def inverse(x):
         return _apply(factor, x)
 
+    p = form.direction(inverse)
+
     def refined():
-        p = form.direction(inverse)
         better = form.refined(inverse, p)
         change = tf.linalg.global_norm([b - a for a, b in zip(p, better)])
         enough = change <= _REFINABLE * tf.linalg.global_norm(better)
@@ -78,32 +81,32 @@ def solution(form, shift):
         amplification, alike = _compared_with_rows(factor, form, shift)
         trusted &= alike
         untrusted = refined if form.refined else in_float64
-    # Were it asked for in a branch only, TensorFlow would move what `right` comes from there,
+    # Were `right` asked for in branches only, TensorFlow would move what it comes from there,
     # where XLA on CPU runs convolutions fifty times as long.
-    finite = [tf.reduce_all(tf.math.is_finite(part)) for part in form.right]
-    return tf.cond(
-        trusted | ~tf.reduce_all(finite),
-        lambda: (form.direction(inverse), tf.constant(False)),
-        untrusted,
-    )
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in form.right])
+    return tf.cond(trusted | ~finite, lambda: (p, tf.constant(False)), untrusted)
 
 
 def _compared_with_rows(factor, form, shift):
-    """Returns the largest eigenvalue of `WᵀW`, the diagonal of `G + shift I` scaled to one,
-    and whether it is what the rows say. There rounding of the Gram matrix does most."""
+    """Returns how much `WᵀW` amplifies, the diagonal of `G + shift I` scaled to one, and
+    whether it is what the rows say where it amplifies most. There rounding does most."""
     gram = form.gram
     root = tf.sqrt(tf.linalg.diag_part(gram) + shift)[..., None]
     diagonal = tf.reduce_sum((factor * tf.linalg.matrix_transpose(root)) ** 2, axis=-2)
-    x = tf.one_hot(tf.argmax(diagonal, axis=-1), size(gram, -1), dtype=gram.dtype)[..., None]
+    largest = tf.one_hot(tf.argmax(diagonal, axis=-1), size(gram, -1), dtype=gram.dtype)
+    sides = tf.concat([tf.shape(gram)[:-1], [_PROBES - 1]], 0)
+    others = tf.random.stateless_normal(sides, [0, 0], dtype=gram.dtype)
+    x = tf.concat([largest[..., None], others], axis=-1)
     for _ in range(_ITERATIONS):
         x = root * _apply(factor, root * x)
         x /= tf.norm(x, axis=-2, keepdims=True)
     y = _apply(factor, root * x)
     # yᵀ (G + shift I) y, and the largest eigenvalue of the inverse.
-    expected = tf.reduce_sum(x * root * y, axis=[-2, -1])
+    expected = tf.reduce_sum(x * root * y, axis=-2)
 
     def agrees():
-        found = form.energy(y) + shift * tf.reduce_sum(y**2, axis=[-2, -1])
+        found = tf.reshape(form.energy(y), tf.shape(expected))
+        found += shift * tf.reduce_sum(y**2, axis=-2)
         return tf.reduce_all(tf.abs(expected - found) <= _TOLERANCE * found)
 
     amplification = tf.reduce_max(expected)
