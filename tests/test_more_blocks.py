@@ -334,9 +334,11 @@ def test_projections_of_one_tensor_share_a_problem():
 @pytest.mark.parametrize(
     "name", ["depthwise1d", "conv2d-groups", "einsum-group", "transposed3d"]
 )
-def test_transposed_product_in_float64_is_the_same(name):
+def test_other_ways_to_the_transposed_product_are_the_same(name):
     c = case(name)
     rows = c.problem().rows()
     d = c.block.outputs_as_matrix(tf.constant(c.d))
     expected = tf.concat(rows.multiply_transposed(d), 0)
-    assert_close(tf.concat(rows.multiply_transposed_in_float64(d), 0), expected, EXACT)
+    for way in ("float64", "control_flow"):
+        product = getattr(rows, f"multiply_transposed_in_{way}")(d)
+        assert_close(tf.concat(product, 0), expected, EXACT)
