@@ -12,15 +12,15 @@ _SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
 # then differ, where the inverse is largest.
 _UNCHECKED = 50
 _TOLERANCE = 1e-3
+# Power iterations that look for where that is, and how many directions they look in. (For a
+# product with a single column XLA on CPU compiles code of its own, each time.)
+_ITERATIONS = 2
+_PROBES = 4
 # How much a refinement may change the direction: what is left of the error after it is about
 # the square of this. And how much the inverse may amplify then: products with a million rows
 # lose a few ten-millionths, too.
 _REFINABLE = 0.02
 _REFINABLE_AMPLIFICATION = 2500
-# Power iterations that look for where that is, and how many directions they look in. (For a
-# product with a single column XLA on CPU compiles code of its own, each time.)
-_ITERATIONS = 2
-_PROBES = 4
 # Added to the unit diagonal where float64 does not suffice either.
 _DAMPING = 1e-8
 # The diagonal of an averaged Gram matrix is raised by this part of itself, and by ten times
@@ -199,6 +199,6 @@ def _by_halves(matrix, halvings):
 def _apply(factor, right):
     """Returns `WᵀW right`."""
     n, columns = right.shape[-2:]
-    if columns == 1 or (n is not None and columns < n):
+    if columns <= _PROBES or (n is not None and columns < n):
         return tf.matmul(factor, tf.matmul(factor, right), transpose_a=True)
     return tf.matmul(tf.matmul(factor, factor, transpose_a=True), right)
