@@ -134,6 +134,13 @@ def test_no_claim_holds_where_the_figures_deny_it():
     assert found == ["no"] * 5
 
 
+def test_a_run_that_stays_at_its_first_loss_is_not_stable():
+    exact = curve("exact", [4, 1, 0.5])
+    rows = [*curve("backprop", [4, 3, 2]), *exact, *curve("exact-x10", [4, 3.9, 3.9])]
+    assert verdicts(rows)[-2] == "no"
+    assert "exact-x10 0 of 1 (3.9)" in claims.report(rows, "title")
+
+
 def test_figures_of_the_report():
     rows = curve("backprop", [4, 3, 2]) + curve("exact", [4, 1.0, 0.5], 0.95, seconds=3.0)
     line = [s for s in claims.report(rows, "title").splitlines() if s.startswith("| exact |")]
