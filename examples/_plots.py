@@ -45,7 +45,8 @@ def plot(rows, path, title, panels, name, step):
         if "loss" in up:
             ax.set_yscale("log")
         ax.grid(alpha=0.3)
-    axes[0, 0].legend()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
     plt.close(figure)
