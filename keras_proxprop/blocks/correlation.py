@@ -212,12 +212,24 @@ def _correlate(x, axes, correlate):
         return tf.matmul(flat, flat, transpose_a=True)
     for a, axis in enumerate(axes):
         x = _phases_to_batch(x, axis.dilation, a + 1)
-    positions = (x.shape[0] or _BATCH) * math.prod(n or _PIXELS for n in x.shape[1:-1])
-    most = _PARTS_FOR_XLA if correlate is by_convolution else _PARTS
-    parts = _parts(x, min(max(positions // _POSITIONS, 1), most))
+    parts = _parts(x, _number_of_parts(x, correlate))
     half = tf.add_n([_half_correlation(part, axes, correlate) for part in parts])
     mirrored = tf.reverse(half[1:], list(range(len(axes))))
     return tf.concat([tf.linalg.matrix_transpose(mirrored), half], axis=0)
+
+
+def weight_gradient(padded, d, taps, dilation=None):
+    """Returns `Σ_q padded[q + δ, e] d[q, c]` over all windows `q`, `[*taps, e, c]`, in a way
+    that XLA does not make slow inside of control flow."""
+    count = _number_of_parts(d, by_convolution)
+    pieces = zip(_parts(padded, count), _parts(d, count))
+    return tf.add_n([by_convolution(*piece, taps, dilation) for piece in pieces])
+
+
+def _number_of_parts(x, correlate):
+    positions = (x.shape[0] or _BATCH) * math.prod(n or _PIXELS for n in x.shape[1:-1])
+    most = _PARTS_FOR_XLA if correlate is by_convolution else _PARTS
+    return min(max(positions // _POSITIONS, 1), most)
 
 
 def _parts(x, count):

@@ -95,13 +95,13 @@ class ConvolutionRows(Rows):
         windows = tf.reshape(d, [-1, *self.grid, columns])
         taps = [axis.taps for axis in self._axes()]
         if self._strided:
-            kernel = correlation.by_convolution(self._phased(), windows, taps)
+            kernel = correlation.weight_gradient(self._phased(), windows, taps)
             kernel = tf.reshape(kernel, [-1, columns])
             kernel = tf.gather(kernel, self._positions_of_taps())
         else:
             padded = tf.pad(self.images, self._paddings())
             dilation = self.geometry.dilation
-            kernel = correlation.by_convolution(padded, windows, taps, dilation)
+            kernel = correlation.weight_gradient(padded, windows, taps, dilation)
             kernel = tf.reshape(kernel, [-1, columns])
         return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
 

@@ -11,7 +11,7 @@ _SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
 # a million rows a few hundred-thousandths of a Gram matrix are lost. By how much the two may
 # then differ, where the inverse is largest.
 _UNCHECKED = 50
-_TOLERANCE = 1e-3
+_TOLERANCE = 5e-4
 # Power iterations that look for where that is, and how many directions they look in. (For a
 # product with a single column XLA on CPU compiles code of its own, each time.)
 _ITERATIONS = 2
