@@ -29,7 +29,7 @@ from keras_proxprop.blocks.rows import size
 _POSITIONS = 12_500
 _PARTS = 16
 _PARTS_FOR_XLA = 4
-_BATCH = 256
+_BATCH = 128
 _PIXELS = 32
 
 

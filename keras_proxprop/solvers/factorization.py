@@ -7,10 +7,7 @@ from keras_proxprop.blocks.rows import size
 # Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
 # thousandth of the solution; below the second, float64 may have.
 _SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
-# How much a float32 inverse may amplify before it is compared with the rows themselves: over
-# a million rows a few hundred-thousandths of a Gram matrix are lost. By how much the two may
-# then differ, where the inverse is largest.
-_UNCHECKED = 50
+# By how much a float32 inverse may differ from what the rows say, where it is largest.
 _TOLERANCE = 5e-4
 # Power iterations that look for where that is, and how many directions they look in. (For a
 # product with a single column XLA on CPU compiles code of its own, each time.)
@@ -51,6 +48,7 @@ def solution(form, shift):
             gram_in_float64: function that returns `G` in float64.
             energy: function of `x`, `[n, columns]` or a stack of such, that returns `xᵀ G x`
                 of every column, from products with the rows.
+            unchecked: how much the inverse may amplify before it is compared with the rows.
             right: list of the tensors that are multiplied by the inverse.
             direction: function of `inverse`, `inverse(x) = (G + shift I)⁻¹ x`, that returns
                 a list of tensors.
@@ -91,27 +89,34 @@ def _compared_with_rows(factor, form, shift):
     """Returns how much `WᵀW` amplifies, the diagonal of `G + shift I` scaled to one, and
     whether it is what the rows say where it amplifies most. There rounding does most."""
     gram = form.gram
-    root = tf.sqrt(tf.linalg.diag_part(gram) + shift)[..., None]
-    diagonal = tf.reduce_sum((factor * tf.linalg.matrix_transpose(root)) ** 2, axis=-2)
-    largest = tf.one_hot(tf.argmax(diagonal, axis=-1), size(gram, -1), dtype=gram.dtype)
-    sides = tf.concat([tf.shape(gram)[:-1], [_PROBES - 1]], 0)
-    others = tf.random.stateless_normal(sides, [0, 0], dtype=gram.dtype)
-    x = tf.concat([largest[..., None], others], axis=-1)
-    for _ in range(_ITERATIONS):
-        x = root * _apply(factor, root * x)
-        x /= tf.norm(x, axis=-2, keepdims=True)
-    y = _apply(factor, root * x)
-    # yᵀ (G + shift I) y, and the largest eigenvalue of the inverse.
-    expected = tf.reduce_sum(x * root * y, axis=-2)
+    diagonal = tf.linalg.diag_part(gram) + shift
 
-    def agrees():
-        found = tf.reshape(form.energy(y), tf.shape(expected))
-        found += shift * tf.reduce_sum(y**2, axis=-2)
-        return tf.reduce_all(tf.abs(expected - found) <= _TOLERANCE * found)
+    def compared():
+        root = tf.sqrt(diagonal)[..., None]
+        lengths = tf.reduce_sum((factor * tf.linalg.matrix_transpose(root)) ** 2, axis=-2)
+        largest = tf.one_hot(tf.argmax(lengths, axis=-1), size(gram, -1), dtype=gram.dtype)
+        sides = tf.concat([tf.shape(gram)[:-1], [_PROBES - 1]], 0)
+        others = tf.random.stateless_normal(sides, [0, 0], dtype=gram.dtype)
+        x = tf.concat([largest[..., None], others], axis=-1)
+        for _ in range(_ITERATIONS):
+            x = root * _apply(factor, root * x)
+            x /= tf.norm(x, axis=-2, keepdims=True)
+        y = _apply(factor, root * x)
+        # yᵀ (G + shift I) y, and the largest eigenvalue of the inverse.
+        expected = tf.reduce_sum(x * root * y, axis=-2)
 
-    amplification = tf.reduce_max(expected)
-    harmless = amplification <= _UNCHECKED
-    return amplification, tf.cond(harmless, lambda: tf.constant(True), agrees)
+        def agrees():
+            found = tf.reshape(form.energy(y), tf.shape(expected))
+            found += shift * tf.reduce_sum(y**2, axis=-2)
+            return tf.reduce_all(tf.abs(expected - found) <= _TOLERANCE * found)
+
+        amplification = tf.reduce_max(expected)
+        harmless = amplification <= form.unchecked
+        return amplification, tf.cond(harmless, lambda: tf.constant(True), agrees)
+
+    # No eigenvalue of the matrix is below the shift.
+    most = tf.reduce_max(diagonal) / shift
+    return tf.cond(most <= form.unchecked, lambda: (most, tf.constant(True)), compared)
 
 
 def floored_inverse(gram, shift):
