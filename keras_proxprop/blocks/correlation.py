@@ -218,7 +218,7 @@ def _correlate(x, axes, correlate):
     return tf.concat([tf.linalg.matrix_transpose(mirrored), half], axis=0)
 
 
-def weight_gradient(padded, d, taps, dilation=None):
+def weight_gradient(padded, d, taps, dilation):
     """Returns `Σ_q padded[q + δ, e] d[q, c]` over all windows `q`, `[*taps, e, c]`, in a way
     that XLA does not make slow inside of control flow."""
     count = _number_of_parts(d, by_convolution)

@@ -94,15 +94,12 @@ class ConvolutionRows(Rows):
         columns = d.shape[-1]
         windows = tf.reshape(d, [-1, *self.grid, columns])
         taps = [axis.taps for axis in self._axes()]
+        images = self._phased() if self._strided else tf.pad(self.images, self._paddings())
+        # No convolution has both strides and dilation.
+        kernel = correlation.weight_gradient(images, windows, taps, self.geometry.dilation)
+        kernel = tf.reshape(kernel, [-1, columns])
         if self._strided:
-            kernel = correlation.weight_gradient(self._phased(), windows, taps)
-            kernel = tf.reshape(kernel, [-1, columns])
             kernel = tf.gather(kernel, self._positions_of_taps())
-        else:
-            padded = tf.pad(self.images, self._paddings())
-            dilation = self.geometry.dilation
-            kernel = correlation.weight_gradient(padded, windows, taps, dilation)
-            kernel = tf.reshape(kernel, [-1, columns])
         return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
 
     def multiply_transposed_in_float64(self, d):
