@@ -127,21 +127,20 @@ class Curvatures:
         self._memory = memory
         self._add_variable = add_variable
         self._states = {}
-        self._step, self._xla = None, False
+        self._step = None
         # Those of a saved state whose problems are not met yet, in the order of these.
         self._loaded = []
         # Those that were loaded for problems of another shape.
         self._unused = []
 
-    def at(self, step, xla=False):
+    def at(self, step):
         """Returns the same matrices, for a training step.
 
         Args:
             step: number of steps so far, a scalar tensor.
-            xla: whether the step is compiled.
         """
         other = copy.copy(self)
-        other._step, other._xla = step, xla
+        other._step = step
         return other
 
     def solver(self, problem, rows, solver):
@@ -151,7 +150,7 @@ class Curvatures:
         def state():
             if key not in self._states:
                 self._states[key] = self._next(rows)
-            return self._states[key].at(self._step, self._xla)
+            return self._states[key].at(self._step)
 
         return self._memory.solver(rows, problem.columns, solver, state)
 

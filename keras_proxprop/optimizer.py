@@ -154,19 +154,15 @@ class ProxProp(OuterOptimizer):
         """The `CurvatureMemory`, `None` where every step uses its batch's own Gram matrix."""
         return self._memory
 
-    def step_arguments(self, xla=False):
-        """Returns the arguments of the `ImplicitGradientTape` of one training step.
-
-        Args:
-            xla: whether the step is one that XLA compiles. Defaults to `False`.
-        """
+    def step_arguments(self):
+        """Returns the arguments of the `ImplicitGradientTape` of one training step."""
         tau = self.tau
         return {
             "tau": tau if isinstance(tau, str) else tf.convert_to_tensor(tau),
             "solver": self.solver,
             "final_layer": self.final_layer,
             "exclude": self._exclude,
-            "memory": self._curvatures and self._curvatures.at(self.iterations, xla),
+            "memory": self._curvatures and self._curvatures.at(self.iterations),
         }
 
     def count_damped(self, damped):

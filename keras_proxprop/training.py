@@ -18,8 +18,7 @@ def train_step(model, data, proxprop):
         proxprop: the `ProxProp` in the model's optimizer.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    xla = bool(model.jit_compile) and not model.run_eagerly
-    with ImplicitGradientTape(model, **proxprop.step_arguments(xla)) as tape:
+    with ImplicitGradientTape(model, **proxprop.step_arguments()) as tape:
         tape.observer = proxprop.observer
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
         loss = model._compute_loss(

@@ -124,6 +124,7 @@ class Case:
     def everything(self, inputs, p, d):
         """Returns all that rows can say, with `expected` what it must be."""
         rows = self.rows(inputs)
+        gram_in_float64, product_in_float64 = rows.equations_in_float64(d)
         said = {
             "count": tf.convert_to_tensor(rows.count),
             "matrix": written_out(rows),
@@ -137,7 +138,8 @@ class Case:
             "gram in control flow": rows.gram_in_control_flow(),
             "trace": rows.trace(),
             "patch gram": rows.matrix().gram(),
-            "gram in float64": rows.gram_in_float64(),
+            "gram in float64": gram_in_float64,
+            "transposed product in float64": tf.concat(product_in_float64, 0),
         }
         if hasattr(rows, "_correlation_gram"):
             for way in (correlation.by_filter_gradient, correlation.by_convolution):
@@ -159,6 +161,7 @@ class Case:
             "trace": np.trace(a.T @ a),
             "patch gram": a.T @ a,
             "gram in float64": a.T @ a,
+            "transposed product in float64": a.T @ self.d,
             "correlation gram by_filter_gradient": (a.T @ a)[:kernel, :kernel],
             "correlation gram by_convolution": (a.T @ a)[:kernel, :kernel],
         }
@@ -248,7 +251,9 @@ def test_rows_of_several_calls_are_stacked(name):
     assert_close(rows.gram(), a.T @ a, EXACT)
     assert_close(rows.multiply(c.direction(c.p)), a @ c.p, EXACT)
     assert_close(tf.concat(rows.multiply_transposed(d), 0), a.T @ d, EXACT)
-    assert_close(rows.gram_in_float64(), a.T @ a, EXACT)
+    gram, product = rows.equations_in_float64(d)
+    assert_close(gram, a.T @ a, EXACT)
+    assert_close(tf.concat(product, 0), a.T @ d, EXACT)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])

@@ -94,7 +94,11 @@ def test_what_float32_lost_little_of_is_refined_and_not_made_again(kind, tau, ji
         values, vectors = tf.linalg.eigh(gram)
         lost = 0.005 * (values[0] + 1 / tau)
         rows.gram = lambda: gram - lost * vectors[:, :1] * vectors[:, 0]
-        rows.gram_in_float64 = lambda: tf.fill(gram.shape, tf.constant(np.nan, tf.float64))
+        nan = tf.constant(np.nan, tf.float64)
+        rows.equations_in_float64 = lambda d: (
+            tf.fill(gram.shape, nan),
+            [tf.cast(part, tf.float64) for part in rows.multiply_transposed(d)],
+        )
         p, damped = solvers.Exact("primal").solve(rows, d, tau, rest)
         return tf.concat(p, axis=0), damped
 

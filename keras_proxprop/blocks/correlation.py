@@ -21,14 +21,15 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_proxprop import compiled
 from keras_proxprop.blocks.rows import size
 
-# TensorFlow's kernel adds up all positions one after the other in float32: over 400,000 of
-# them 7e-5 of the Gram matrix is lost, in four parts 2e-5, in sixteen 1e-6, at a fifth more
-# time. XLA adds up in blocks. Batches and images of unknown size are taken to be so large.
+# TensorFlow's filter gradient adds up all positions one after the other in float32: over
+# 400,000 of them 7e-5 of the Gram matrix is lost, in four parts 2e-5, in sixteen 1e-6, at a
+# fifth more time. XLA, and convolutions, add up in blocks and lose no more than that in one
+# part. Batches and images of unknown size are taken to be so large.
 _POSITIONS = 12_500
 _PARTS = 16
-_PARTS_FOR_XLA = 4
 _BATCH = 128
 _PIXELS = 32
 
@@ -97,36 +98,22 @@ def _windowed(x, axes, correlated, correlate):
     axis, rest = axes[0], axes[1:]
     position = len(correlated)
     full = _windowed(x, rest, correlated + (axis,), correlate)
-    result = _expand(full, _toeplitz(axis.taps), position)
+    taps = axis.taps
+    # The taps i and j take the full correlation at offset j - i.
+    offsets = np.arange(taps) - np.arange(taps)[:, None] + taps - 1
+    result = tf.gather(full, offsets, axis=position)
     if not axis.groups:
         return result
     ends = tf.concat(_strips(x, axis, position + 1), axis=-1)
     terms = _unfold(_windowed(ends, rest, correlated, correlate), axis.groups, position)
-    return result - _expand(terms, _ends(axis), position)
-
-
-def _expand(terms, matrix, position):
-    """Maps axis `position` of `terms` by a constant `[k * k, n]` matrix to axes `(i, j)`."""
-    taps = math.isqrt(matrix.shape[0])
-    matrix = tf.constant(matrix, terms.dtype)
-    moved = tf.tensordot(matrix, terms, [[1], [position]])
-    order = list(range(1, position + 1)) + [0] + list(range(position + 1, len(moved.shape)))
-    moved = tf.transpose(moved, order)
-    shape = moved.shape.as_list()
-    return tf.reshape(moved, shape[:position] + [taps, taps] + shape[position + 1 :])
-
-
-def _toeplitz(taps):
-    """(i, j) takes the full correlation at offset j - i."""
-    matrix = np.zeros([taps, taps, 2 * taps - 1])
-    for i in range(taps):
-        for j in range(taps):
-            matrix[i, j, j - i + taps - 1] = 1
-    return matrix.reshape(taps * taps, -1)
+    lost = tf.tensordot(tf.constant(_ends(axis), x.dtype), terms, [[2], [position]])
+    order = list(range(2, position + 2)) + [0, 1] + list(range(position + 2, len(lost.shape)))
+    return result - tf.transpose(lost, order)
 
 
 def _ends(axis):
-    """(i, j) loses the pairs (q, q + j - i) of pixels outside of its windows.
+    """Returns a matrix `[i, j, pair]`: the taps (i, j) lose the pairs (q, q + j - i) of
+    pixels outside of their windows.
 
     They are q < i among the groups of the low strip, and q ≥ i among those of the high one,
     counted from the first pixel past the windows of tap 0. The two strips never mix.
@@ -141,7 +128,7 @@ def _ends(axis):
             places = [q - first for q in low] + [axis.low_groups + q for q in high]
             for place in places:
                 matrix[i, j, place, place + j - i] = 1
-    return matrix.reshape(taps * taps, -1)
+    return matrix.reshape(taps, taps, -1)
 
 
 def _strips(x, axis, dim):
@@ -212,28 +199,23 @@ def _correlate(x, axes, correlate):
         return tf.matmul(flat, flat, transpose_a=True)
     for a, axis in enumerate(axes):
         x = _phases_to_batch(x, axis.dilation, a + 1)
-    parts = _parts(x, _number_of_parts(x, correlate))
-    half = tf.add_n([_half_correlation(part, axes, correlate) for part in parts])
+    count = _number_of_parts(x) if correlate is by_filter_gradient else 1
+    half = tf.add_n([_half_correlation(part, axes, correlate) for part in _parts(x, count)])
     mirrored = tf.reverse(half[1:], list(range(len(axes))))
     return tf.concat([tf.linalg.matrix_transpose(mirrored), half], axis=0)
 
 
-def weight_gradient(padded, d, taps, dilation):
-    """Returns `Σ_q padded[q + δ, e] d[q, c]` over all windows `q`, `[*taps, e, c]`, in a way
-    that XLA does not make slow inside of control flow."""
-    count = _number_of_parts(d, by_convolution)
-    pieces = zip(_parts(padded, count), _parts(d, count))
-    return tf.add_n([by_convolution(*piece, taps, dilation) for piece in pieces])
-
-
-def _number_of_parts(x, correlate):
+def _number_of_parts(x):
+    if compiled.by_xla():
+        return 1
     positions = (x.shape[0] or _BATCH) * math.prod(n or _PIXELS for n in x.shape[1:-1])
-    most = _PARTS_FOR_XLA if correlate is by_convolution else _PARTS
-    return min(max(positions // _POSITIONS, 1), most)
+    return min(max(positions // _POSITIONS, 1), _PARTS)
 
 
 def _parts(x, count):
     """Returns `x` in `count` parts along the batch, of which some may be empty."""
+    if count == 1:
+        return [x]
     batch = size(x, 0)
     ends = [i * batch // count for i in range(count + 1)]
     return [x[start:end] for start, end in zip(ends, ends[1:])]
@@ -266,7 +248,7 @@ def by_convolution(padded, x, offsets, dilation=None):
     n = len(offsets)
     spatial = list(range(1, n + 1))
     if not isinstance(size(x, 0), int) or size(x, 0) == 0:
-        # A part of the batch may be empty, and no convolution has zero channels.
+        # The batch may be empty, and no convolution has zero channels.
         padded, x = (_pad(images, 0, 0, 1) for images in (padded, x))
     images = tf.transpose(padded, [n + 1, *spatial, 0])
     kernel = tf.transpose(x, [*spatial, 0, n + 1])

@@ -106,9 +106,6 @@ class GenericRows(Rows):
     def gram(self):
         return self.matrix().gram()
 
-    def gram_in_float64(self):
-        return self.matrix().gram_in_float64()
-
     def cast(self, dtype):
         """Returns these rows written out in another dtype: the layer's own is what it is."""
         return self.matrix().cast(dtype)

@@ -1,6 +1,5 @@
 """The patches of images as rows, which are written out only where that pays."""
 
-import itertools
 import math
 
 import numpy as np
@@ -87,23 +86,24 @@ class ConvolutionRows(Rows):
         sums = tf.reduce_sum(patches, axis=0, keepdims=True)
         return border(gram, sums, tf.cast(self.count, self.dtype))
 
-    def gram_in_float64(self):
-        return self._add_over_images(lambda rows, _: [rows.gram()])[0]
-
     def multiply_transposed_in_control_flow(self, d):
         columns = d.shape[-1]
         windows = tf.reshape(d, [-1, *self.grid, columns])
         taps = [axis.taps for axis in self._axes()]
         images = self._phased() if self._strided else tf.pad(self.images, self._paddings())
         # No convolution has both strides and dilation.
-        kernel = correlation.weight_gradient(images, windows, taps, self.geometry.dilation)
+        kernel = correlation.by_convolution(images, windows, taps, self.geometry.dilation)
         kernel = tf.reshape(kernel, [-1, columns])
         if self._strided:
             kernel = tf.gather(kernel, self._positions_of_taps())
         return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
 
-    def multiply_transposed_in_float64(self, d):
-        return self._add_over_images(lambda rows, d: rows.multiply_transposed(d), d)
+    def equations_in_float64(self, d):
+        def both(rows, d):
+            return [rows.gram(), *rows.multiply_transposed(d)]
+
+        gram, *product = self._add_over_images(both, d)
+        return gram, product
 
     def _add_over_images(self, function, d=None, dtype=tf.float64):
         """Returns the sum of `function(patches, d)` over the images, in float64 unless told.
@@ -127,14 +127,16 @@ class ConvolutionRows(Rows):
 
     def matrix(self):
         g = self.geometry
-        padded = tf.pad(self.images, self._paddings())
-        slices = []
-        for tap in itertools.product(*map(range, g.kernel_size)):
-            window = [slice(None)]
-            for i, s, d, outputs in zip(tap, g.strides, g.dilation, self.grid):
-                window.append(slice(i * d, i * d + (outputs - 1) * s + 1, s))
-            slices.append(padded[tuple(window)])
-        patches = slices[0] if len(slices) == 1 else tf.concat(slices, axis=-1)
+        patches = tf.pad(self.images, self._paddings())
+        # One axis after the other, the last first: what it adds to the channels is innermost.
+        for axis in reversed(range(len(g.kernel_size))):
+            steps = zip(g.kernel_size, g.strides, g.dilation, self.grid)
+            taps, stride, dilation, windows = list(steps)[axis]
+            slices = []
+            for first in range(0, taps * dilation, dilation):
+                seen = slice(first, first + (windows - 1) * stride + 1, stride)
+                slices.append(patches[(slice(None),) * (axis + 1) + (seen,)])
+            patches = slices[0] if taps == 1 else tf.concat(slices, axis=-1)
         return MatrixRows(tf.reshape(patches, [-1, patches.shape[-1]]), self.bias)
 
     def _filters(self, kernel):

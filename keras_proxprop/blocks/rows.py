@@ -66,17 +66,14 @@ class Rows:
         """Returns `AᵀA`, in a way that XLA does not make slow inside of control flow."""
         return self.gram()
 
-    def gram_in_float64(self):
-        """Returns `AᵀA` in float64."""
-        return self.cast(tf.float64).gram()
-
     def multiply_transposed_in_control_flow(self, d):
         """Returns `Aᵀ D`, in a way that XLA does not make slow inside of control flow."""
         return self.multiply_transposed(d)
 
-    def multiply_transposed_in_float64(self, d):
-        """Returns `Aᵀ D` in float64."""
-        return self.cast(tf.float64).multiply_transposed(tf.cast(d, tf.float64))
+    def equations_in_float64(self, d):
+        """Returns `AᵀA` and `Aᵀ D`, a direction, in float64."""
+        rows = self.cast(tf.float64)
+        return rows.gram(), rows.multiply_transposed(tf.cast(d, tf.float64))
 
     def matrix(self):
         """Returns these rows written out, as a `MatrixRows`."""
@@ -152,10 +149,6 @@ class MatrixRows(Rows):
         """Returns `AAᵀ`, `[count, count]`."""
         outer = tf.matmul(self.x, self.x, transpose_b=True)
         return outer + 1 if self.bias else outer
-
-    def outer_in_float64(self):
-        """Returns `AAᵀ` in float64."""
-        return self.cast(tf.float64).outer()
 
     def with_ones(self):
         """Returns `A` with the bias's column of ones written out."""
@@ -254,13 +247,17 @@ class StackedRows(Rows):
     def multiply_transposed_in_control_flow(self, d):
         return self._add_products("multiply_transposed_in_control_flow", d)
 
-    def multiply_transposed_in_float64(self, d):
-        return self._add_products("multiply_transposed_in_float64", d)
+    def equations_in_float64(self, d):
+        pairs = self._of_parts("equations_in_float64", d)
+        grams, products = zip(*pairs)
+        return tf.add_n(grams), [tf.add_n(terms) for terms in zip(*products)]
 
     def _add_products(self, name, d):
+        return [tf.add_n(terms) for terms in zip(*self._of_parts(name, d))]
+
+    def _of_parts(self, name, d):
         pieces = tf.split(d, [part.count for part in self.parts], axis=0)
-        products = [getattr(part, name)(piece) for part, piece in zip(self.parts, pieces)]
-        return [tf.add_n(terms) for terms in zip(*products)]
+        return [getattr(part, name)(piece) for part, piece in zip(self.parts, pieces)]
 
     def split(self, stacked):
         return self.parts[0].split(stacked)
@@ -273,9 +270,6 @@ class StackedRows(Rows):
 
     def gram_in_control_flow(self):
         return tf.add_n([part.gram_in_control_flow() for part in self.parts])
-
-    def gram_in_float64(self):
-        return tf.add_n([part.gram_in_float64() for part in self.parts])
 
     def matrix(self):
         matrices = [part.matrix() for part in self.parts]

@@ -5,6 +5,7 @@ import typing
 
 import tensorflow as tf
 
+from keras_proxprop import compiled
 from keras_proxprop.solvers import cost
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.factorization import floored_inverse
@@ -109,7 +110,6 @@ class AveragedGram:
         inverse: variable, `(R Ḡ + I/τ)⁻¹` as of the last refresh.
         refreshed: variable, the step of the last refresh.
         step: number of steps so far, a scalar tensor.
-        xla: whether the step is compiled.
     """
 
     average: typing.Any
@@ -118,15 +118,14 @@ class AveragedGram:
     inverse: typing.Any
     refreshed: typing.Any
     step: typing.Any = None
-    xla: bool = False
 
     @property
     def variables(self):
         return [getattr(self, name) for name in KEPT]
 
-    def at(self, step, xla):
+    def at(self, step):
         """Returns the same average at a step."""
-        return dataclasses.replace(self, step=tf.cast(step, tf.int64), xla=xla)
+        return dataclasses.replace(self, step=tf.cast(step, tf.int64))
 
     def refresh(self, rows, tau, decay, refresh_every):
         """Brings average and inverse up to date where that is due.
@@ -142,7 +141,7 @@ class AveragedGram:
         count = tf.cast(rows.count, tf.float64)
 
         def per_row():
-            gram = rows.gram_in_control_flow() if self.xla else rows.gram()
+            gram = rows.gram_in_control_flow() if compiled.by_xla() else rows.gram()
             return gram / tf.cast(count, gram.dtype)
 
         gram = tf.cond(due, per_row, lambda: tf.zeros(self.average.shape, rows.dtype))

@@ -99,9 +99,6 @@ class _Primal:
         self.right = add(rows.multiply_transposed(d), rest)
         self.gram = rows.gram()
 
-    def gram_in_float64(self):
-        return self._rows.gram_in_float64()
-
     def energy(self, x):
         rows = self._rows
         return tf.reduce_sum(rows.multiply(rows.split(rows.side_by_side(x))) ** 2, axis=0)
@@ -109,11 +106,15 @@ class _Primal:
     def direction(self, inverse):
         return self._solve(inverse, self.right)
 
-    def direction_in_float64(self, inverse):
+    def in_float64(self):
         # What rounding leaves of AᵀD outside of the range of Aᵀ is multiplied by τ.
-        rest = self._rest and [tf.cast(part, tf.float64) for part in self._rest]
-        parts = add(self._rows.multiply_transposed_in_float64(self._d), rest)
-        return [tf.cast(part, self._d.dtype) for part in self._solve(inverse, parts)]
+        gram, parts = self._rows.equations_in_float64(self._d)
+        parts = add(parts, self._rest and [tf.cast(part, tf.float64) for part in self._rest])
+
+        def direction(inverse):
+            return [tf.cast(part, self._d.dtype) for part in self._solve(inverse, parts)]
+
+        return gram, direction
 
     def refined(self, inverse, p):
         rows = self._rows
@@ -141,9 +142,6 @@ class _Dual:
         self.right = [d]
         self.gram = rows.outer()
 
-    def gram_in_float64(self):
-        return self._rows.outer_in_float64()
-
     def energy(self, x):
         parts = self._rows.multiply_transposed(x)
         return tf.add_n([tf.reduce_sum(part**2, axis=0) for part in parts])
@@ -151,17 +149,22 @@ class _Dual:
     def direction(self, inverse):
         return self._solve(inverse, self._rows, self._d, self._tau, self._rest)
 
-    def direction_in_float64(self, inverse):
-        # The last product too: in it cancels what rounding adds to K⁻¹ D. A few columns at a
-        # time: XLA sets memory aside for this branch whether or not it is taken.
-        pieces, d, rest = [], self._d, self._rest
+    def in_float64(self):
         rows64, tau64 = self._rows.cast(tf.float64), tf.cast(self._tau, tf.float64)
-        for start in range(0, d.shape[-1], _COLUMNS):
-            columns = (..., slice(start, start + _COLUMNS))
-            rest64 = rest and [tf.cast(part[columns], tf.float64) for part in rest]
-            p = self._solve(inverse, rows64, tf.cast(d[columns], tf.float64), tau64, rest64)
-            pieces.append([tf.cast(part, d.dtype) for part in p])
-        return [tf.concat(parts, axis=-1) for parts in zip(*pieces)]
+
+        def direction(inverse):
+            # The last product too: in it cancels what rounding adds to K⁻¹ D. A few columns at
+            # a time: XLA sets memory aside for this branch whether or not it is taken.
+            pieces, d, rest = [], self._d, self._rest
+            for start in range(0, d.shape[-1], _COLUMNS):
+                columns = (..., slice(start, start + _COLUMNS))
+                d64 = tf.cast(d[columns], tf.float64)
+                rest64 = rest and [tf.cast(part[columns], tf.float64) for part in rest]
+                p = self._solve(inverse, rows64, d64, tau64, rest64)
+                pieces.append([tf.cast(part, d.dtype) for part in p])
+            return [tf.concat(parts, axis=-1) for parts in zip(*pieces)]
+
+        return rows64.outer(), direction
 
     @staticmethod
     def _solve(inverse, rows, d, tau, rest):

@@ -2,7 +2,9 @@
 
 import tensorflow as tf
 
+from keras_proxprop import compiled
 from keras_proxprop.blocks.rows import size
+from keras_proxprop.solvers.elimination import inverse_cholesky
 
 # Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
 # thousandth of the solution; below the second, float64 may have.
@@ -24,10 +26,11 @@ _DAMPING = 1e-8
 # as much, and so on, where rounding has left it indefinite all the same.
 _FLOOR = 1e-5
 _FLOORS = 4
-# XLA's factorization on CPU walks column by column, and triangular kernels use one core:
-# halving a matrix three times leaves nearly all the work to matrix products. Smaller ones
-# are factorized whole.
+# Triangular kernels use one core: halving a matrix three times leaves nearly all the work to
+# matrix products. Smaller ones are factorized whole; for XLA on CPU, where every halving is
+# code to compile, larger ones are small.
 _LEAF = 64
+_LEAF_FOR_XLA = 128
 _HALVINGS = 3
 
 
@@ -45,14 +48,14 @@ def solution(form, shift):
     Args:
         form: an object with
             gram: symmetric positive semidefinite `G`, `[n, n]`, or a stack of such.
-            gram_in_float64: function that returns `G` in float64.
             energy: function of `x`, `[n, columns]` or a stack of such, that returns `xᵀ G x`
                 of every column, from products with the rows.
             unchecked: how much the inverse may amplify before it is compared with the rows.
             right: list of the tensors that are multiplied by the inverse.
             direction: function of `inverse`, `inverse(x) = (G + shift I)⁻¹ x`, that returns
                 a list of tensors.
-            direction_in_float64: the same in float64; returns them in the dtype of `gram`.
+            in_float64: function that returns `G` in float64 and, to be used with that,
+                `direction`, which returns tensors of the dtype of `gram`.
             refined: function of `inverse` and a direction that returns a better one, or
                 `None`.
         shift: positive scalar tensor.
@@ -72,7 +75,7 @@ def solution(form, shift):
         return tf.cond(enough, lambda: (better, tf.constant(False)), in_float64)
 
     def in_float64():
-        return _in_float64(form.gram_in_float64(), shift, form.direction_in_float64)
+        return _in_float64(*form.in_float64(), shift)
 
     untrusted = in_float64
     if form.gram.dtype == tf.float32:
@@ -92,18 +95,21 @@ def _compared_with_rows(factor, form, shift):
     diagonal = tf.linalg.diag_part(gram) + shift
 
     def compared():
-        root = tf.sqrt(diagonal)[..., None]
-        lengths = tf.reduce_sum((factor * tf.linalg.matrix_transpose(root)) ** 2, axis=-2)
-        largest = tf.one_hot(tf.argmax(lengths, axis=-1), size(gram, -1), dtype=gram.dtype)
-        sides = tf.concat([tf.shape(gram)[:-1], [_PROBES - 1]], 0)
-        others = tf.random.stateless_normal(sides, [0, 0], dtype=gram.dtype)
+        scaled = factor * tf.sqrt(diagonal)[..., None, :]
+        # The column that is amplified most, and some that have a part in every direction.
+        lengths = tf.reduce_sum(scaled**2, axis=-2)
+        largest = tf.cast(lengths == tf.reduce_max(lengths, -1, keepdims=True), gram.dtype)
+        index = tf.range(size(gram, -1), dtype=gram.dtype)[:, None]
+        others = tf.sin((index + 1) ** 2 * tf.range(1, _PROBES, dtype=gram.dtype))
+        others += tf.zeros_like(largest)[..., None]
         x = tf.concat([largest[..., None], others], axis=-1)
         for _ in range(_ITERATIONS):
-            x = root * _apply(factor, root * x)
+            x = _apply(scaled, x)
             x /= tf.norm(x, axis=-2, keepdims=True)
-        y = _apply(factor, root * x)
+        z = tf.matmul(scaled, x)
+        y = tf.matmul(factor, z, transpose_a=True)
         # yᵀ (G + shift I) y, and the largest eigenvalue of the inverse.
-        expected = tf.reduce_sum(x * root * y, axis=-2)
+        expected = tf.reduce_sum(z**2, axis=-2)
 
         def agrees():
             found = tf.reshape(form.energy(y), tf.shape(expected))
@@ -143,7 +149,7 @@ def floored_inverse(gram, shift):
     return tf.cast(inverse, gram.dtype), tries > 1
 
 
-def _in_float64(gram, shift, use):
+def _in_float64(gram, direction, shift):
     shift = tf.cast(shift, tf.float64)
 
     def attempt(damping, *_):
@@ -159,7 +165,7 @@ def _in_float64(gram, shift, use):
     )
     # What is not finite was not damped: the input was not finite.
     damped = (damping > _DAMPING) & tf.reduce_all(tf.math.is_finite(factor))
-    return use(lambda x: _apply(factor, x)), damped
+    return direction(lambda x: _apply(factor, x)), damped
 
 
 def _inverse_factor(gram, shift, damping=0.0, halvings=_HALVINGS):
@@ -181,12 +187,18 @@ def _inverse_cholesky(matrix, halvings):
     if isinstance(n, int) or halvings == 0:
         return _by_halves(matrix, halvings)
     halves, whole = lambda: _by_halves(matrix, halvings), lambda: _by_halves(matrix, 0)
-    return tf.cond(n > _LEAF, halves, whole)
+    return tf.cond(n > _leaf(), halves, whole)
+
+
+def _leaf():
+    return _LEAF_FOR_XLA if compiled.by_xla_for_cpu() else _LEAF
 
 
 def _by_halves(matrix, halvings):
     n = size(matrix, -1)
-    if halvings == 0 or (isinstance(n, int) and n <= _LEAF):
+    if halvings == 0 or (isinstance(n, int) and n <= _leaf()):
+        if compiled.by_xla_for_cpu():
+            return inverse_cholesky(matrix)
         # A constant identity, or zeros to start from above, would be made and kept for every
         # branch, taken or not: 100 MiB for a net of three wide layers.
         identity = tf.linalg.diag(tf.linalg.diag_part(matrix) * 0 + 1)

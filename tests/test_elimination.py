@@ -1,0 +1,73 @@
+"""The inverse of a Cholesky factor, as XLA on CPU makes it, and how a step knows of XLA."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import assert_close
+
+from keras_proxprop import compiled
+from keras_proxprop.solvers import factorization
+from keras_proxprop.solvers.elimination import inverse_cholesky
+
+
+def positive_definite(*shape):
+    a = np.random.default_rng(0).normal(size=[*shape, 2 * shape[-1]])
+    return a @ np.swapaxes(a, -1, -2) / shape[-1]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-13)])
+@pytest.mark.parametrize("shape", [(1,), (2,), (17,), (90,), (3, 5), (2, 2, 9)], ids=str)
+def test_inverse_cholesky_is_that_of_numpy(shape, dtype, tolerance, jit_compile):
+    matrix = positive_definite(*shape)
+    found = tf.function(inverse_cholesky, jit_compile=jit_compile)(tf.constant(matrix, dtype))
+    expected = np.linalg.inv(np.linalg.cholesky(matrix))
+    assert_close(found, expected, tolerance)
+    assert np.all(np.triu(found, 1) == 0)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_inverse_cholesky_of_a_matrix_of_unknown_size(jit_compile):
+    signature = [tf.TensorSpec([None, None], tf.float64)]
+    function = tf.function(inverse_cholesky, signature, jit_compile=jit_compile)
+    for n in (4, 7):
+        matrix = positive_definite(n)
+        assert_close(function(matrix), np.linalg.inv(np.linalg.cholesky(matrix)), 1e-13)
+
+
+def test_an_indefinite_matrix_has_no_inverse_factor():
+    matrix = positive_definite(6)
+    matrix[3, 3] = -1
+    factor = tf.function(inverse_cholesky, jit_compile=True)(matrix)
+    assert np.any(np.isnan(np.diag(factor)))
+    assert not tf.function(factorization._inverse_factor, jit_compile=True)(matrix, 0.5)[1]
+
+
+@pytest.mark.parametrize("n", [64, 65, 129, 300, 1100])
+def test_halves_of_a_large_matrix_join_to_its_inverse_factor(n):
+    matrix = positive_definite(n)
+    function = tf.function(factorization._inverse_factor, jit_compile=True)
+    factor, trusted = function(tf.constant(matrix), tf.constant(0.5, tf.float64))
+    expected = np.linalg.inv(np.linalg.cholesky(matrix + 0.5 * np.eye(n)))
+    assert trusted
+    assert_close(factor, expected, 1e-11)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_a_step_knows_whether_xla_compiles_it(jit_compile):
+    known = []
+
+    @tf.function(jit_compile=jit_compile)
+    def step(x):
+        known.append(compiled.by_xla())
+        return tf.cond(x > 0, lambda: branch(x), lambda: x)
+
+    def branch(x):
+        known.append(compiled.by_xla())
+        return -x
+
+    # As Keras does: the compiled function is called by one that is not.
+    tf.function(lambda x: step(x))(tf.constant(1.0))
+    assert len(known) >= 2
+    assert set(known) == {jit_compile}
+    assert not compiled.by_xla()
