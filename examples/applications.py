@@ -40,10 +40,14 @@ ARCHITECTURES = {
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 CLASSES = 10
 BATCH = 2
+# Batch normalization divides by what little two images differ in: in these the gradients of
+# such a batch are beyond 10²⁰, and Adam's step is not finite either.
+BATCHES = dict.fromkeys(["EfficientNetB7", "EfficientNetV2L", "EfficientNetV2M"], 8)
 ABOUT = """# Every architecture of keras.applications
 
 Made by `python examples/applications.py`: built without weights, for 10 classes, at the
-smallest image that each accepts; `ProxProp()`, batch 2, without XLA. The same rows are in
+smallest image that each accepts; `ProxProp()`, batch 2 (8 in EfficientNetB7, V2L and V2M, in
+which the gradients of two images are beyond 10²⁰), without XLA. The same rows are in
 `applications.csv`.
 
 The step is `finite` where all weights were finite after two training steps. The time of the
@@ -74,7 +78,8 @@ def take(name, step, jit):
     keras.utils.set_random_seed(0)
     pixels = SMALLEST.get(name, 32)
     model = ARCHITECTURES[name](weights=None, input_shape=(pixels, pixels, 3), classes=CLASSES)
-    reports = layer_reports(model, batch_size=BATCH)
+    batch = BATCHES.get(name, BATCH)
+    reports = layer_reports(model, batch_size=batch)
     implicit = [r for r in reports if r.step == "implicit"]
     row = {
         "model": name,
@@ -86,7 +91,7 @@ def take(name, step, jit):
         "explicit": explicit(reports),
     }
     if step:
-        row.update(step_of(model, pixels, jit))
+        row.update(step_of(model, batch, pixels, jit))
     row["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return row
 
@@ -103,12 +108,12 @@ def explicit(reports):
     return "; ".join(f"{layers[k]} {k} ({weights[k]:,} weights)" for k in layers)
 
 
-def step_of(model, pixels, jit):
+def step_of(model, batch, pixels, jit):
     """Takes two training steps; returns whether the weights stayed finite, and the times."""
     random = np.random.default_rng(0)
     # The models that scale images themselves expect 0 to 255, the others are given the same.
-    x = 255 * random.random((BATCH, pixels, pixels, 3), dtype="float32")
-    y = random.integers(0, CLASSES, BATCH)
+    x = 255 * random.random((batch, pixels, pixels, 3), dtype="float32")
+    y = random.integers(0, CLASSES, batch)
     model.compile(
         optimizer=keras_proxprop.ProxProp(),
         loss="sparse_categorical_crossentropy",
