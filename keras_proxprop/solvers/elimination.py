@@ -27,8 +27,8 @@ def inverse_cholesky(matrix):
         factors = tf.where(index > j, row / pivot, zero)[..., :, None]
         row = tf.where(here, one, row)[..., None, :]
         m = tf.where(here, zero, m)
-        scaled = row * tf.math.rsqrt(pivot)[..., None]
+        scaled = tf.where(index <= j, row * tf.math.rsqrt(pivot)[..., None], zero)
         return j + 1, tf.where(here[:, None], scaled, m - factors * row)
 
-    _, m = tf.while_loop(lambda j, _: j < n, eliminate, (0, matrix), maximum_iterations=n)
-    return tf.linalg.band_part(m, -1, 0)
+    loop = tf.while_loop(lambda j, _: j < n, eliminate, (0, matrix), maximum_iterations=n)
+    return loop[1]

@@ -27,10 +27,10 @@ _DAMPING = 1e-8
 _FLOOR = 1e-5
 _FLOORS = 4
 # Triangular kernels use one core: halving a matrix three times leaves nearly all the work to
-# matrix products. Smaller ones are factorized whole; for XLA on CPU, where every halving is
-# code to compile, larger ones are small.
+# matrix products. Smaller ones are factorized whole; in float64, which is for what is rare,
+# larger ones too, since every halving is code to compile.
 _LEAF = 64
-_LEAF_FOR_XLA = 128
+_LEAF_IN_FLOAT64 = 256
 _HALVINGS = 3
 
 
@@ -153,8 +153,7 @@ def _in_float64(gram, direction, shift):
     shift = tf.cast(shift, tf.float64)
 
     def attempt(damping, *_):
-        # Whole: this is rare, and every halving is code for XLA to compile.
-        factor, trusted = _inverse_factor(gram, shift, damping, halvings=0)
+        factor, trusted = _inverse_factor(gram, shift, damping)
         return damping + _DAMPING, factor, trusted
 
     damping, factor, _ = tf.while_loop(
@@ -168,35 +167,35 @@ def _in_float64(gram, direction, shift):
     return direction(lambda x: _apply(factor, x)), damped
 
 
-def _inverse_factor(gram, shift, damping=0.0, halvings=_HALVINGS):
+def _inverse_factor(gram, shift, damping=0.0):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted."""
     diagonal = tf.linalg.diag_part(gram) + shift
     scale = tf.math.rsqrt(diagonal)
     unit = gram * scale[..., :, None] * scale[..., None, :]
     unit = tf.linalg.set_diag(unit, tf.ones_like(diagonal) + damping)
-    inverse = _inverse_cholesky(unit, halvings)
+    inverse = _inverse_cholesky(unit)
     pivots_inverted = tf.linalg.diag_part(inverse) ** 2
     # A failed factorization is NaN, for which this is false.
     trusted = tf.reduce_all(pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype])
     return inverse * scale[..., None, :], trusted
 
 
-def _inverse_cholesky(matrix, halvings):
+def _inverse_cholesky(matrix):
     """Returns the inverse of the Cholesky factor."""
     n = size(matrix, -1)
-    if isinstance(n, int) or halvings == 0:
-        return _by_halves(matrix, halvings)
-    halves, whole = lambda: _by_halves(matrix, halvings), lambda: _by_halves(matrix, 0)
-    return tf.cond(n > _leaf(), halves, whole)
+    if isinstance(n, int):
+        return _by_halves(matrix, _HALVINGS)
+    halves, whole = lambda: _by_halves(matrix, _HALVINGS), lambda: _by_halves(matrix, 0)
+    return tf.cond(n > _leaf(matrix), halves, whole)
 
 
-def _leaf():
-    return _LEAF_FOR_XLA if compiled.by_xla_for_cpu() else _LEAF
+def _leaf(matrix):
+    return _LEAF_IN_FLOAT64 if matrix.dtype == tf.float64 else _LEAF
 
 
 def _by_halves(matrix, halvings):
     n = size(matrix, -1)
-    if halvings == 0 or (isinstance(n, int) and n <= _leaf()):
+    if halvings == 0 or (isinstance(n, int) and n <= _leaf(matrix)):
         if compiled.by_xla_for_cpu():
             return inverse_cholesky(matrix)
         # A constant identity, or zeros to start from above, would be made and kept for every
@@ -205,10 +204,10 @@ def _by_halves(matrix, halvings):
         return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
     half = n // 2
     first = _by_halves(matrix[..., :half, :half], halvings - 1)
-    below = tf.matmul(matrix[..., half:, :half], first, transpose_b=True)
+    below = tf.matmul(-matrix[..., half:, :half], first, transpose_b=True)
     schur = matrix[..., half:, half:] - tf.matmul(below, below, transpose_b=True)
     second = _by_halves(schur, halvings - 1)
-    corner = -tf.matmul(second, tf.matmul(below, first))
+    corner = tf.matmul(second, tf.matmul(below, first))
     top = tf.pad(first, [[0, 0]] * (len(first.shape) - 1) + [[0, n - half]])
     return tf.concat([top, tf.concat([corner, second], axis=-1)], axis=-2)
 
