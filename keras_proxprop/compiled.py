@@ -11,5 +11,6 @@ def by_xla():
 
 
 def by_xla_for_cpu():
-    """Returns whether XLA compiles for a machine without a GPU."""
-    return by_xla() and not tf.config.list_logical_devices("GPU")
+    """Returns whether XLA compiles for a machine that has nothing but CPUs."""
+    kinds = {device.device_type for device in tf.config.list_logical_devices()}
+    return by_xla() and kinds == {"CPU"}

@@ -50,7 +50,7 @@ class ConvolutionRows(Rows):
 
     def multiply_transposed(self, d):
         kernel = self._correlate(self.images, d)
-        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+        return self._with_bias(kernel, d)
 
     def trace(self):
         energy = tf.reduce_sum(self.images**2, axis=[0, -1])
@@ -96,7 +96,7 @@ class ConvolutionRows(Rows):
         kernel = tf.reshape(kernel, [-1, columns])
         if self._strided:
             kernel = tf.gather(kernel, self._positions_of_taps())
-        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+        return self._with_bias(kernel, d)
 
     def equations_in_float64(self, d):
         def both(rows, d):

@@ -87,6 +87,10 @@ class Rows:
         """Does what a `Solver` does, where there is a closed form."""
         raise NotImplementedError
 
+    def _with_bias(self, kernel, d):
+        """Returns `Aᵀ D` as a direction, the kernel's part of it given."""
+        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+
     def _ones(self):
         """Returns what the bias's column of ones adds to the trace."""
         return tf.cast(self.count if self.bias else 0, self.dtype)
@@ -133,7 +137,7 @@ class MatrixRows(Rows):
 
     def multiply_transposed(self, d):
         kernel = tf.matmul(self.x, d, transpose_a=True)
-        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+        return self._with_bias(kernel, d)
 
     def trace(self):
         return tf.reduce_sum(self.x**2) + self._ones()
@@ -207,7 +211,7 @@ class GroupedRows(Rows):
 
     def multiply_transposed(self, d):
         kernel = self.side_by_side(tf.matmul(self.x, self.by_group(d), transpose_a=True))
-        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+        return self._with_bias(kernel, d)
 
     def trace(self):
         return tf.reduce_sum(self.x**2) / self.groups + self._ones()
