@@ -1,4 +1,4 @@
-"""Gram matrices of grouped and depthwise convolutions, against patches cut out in NumPy."""
+"""Gram matrices of convolutions, grouped and not, against patches cut out in NumPy."""
 
 import keras
 import numpy as np
@@ -6,9 +6,11 @@ import pytest
 import tensorflow as tf
 from helpers import assert_close
 
-from keras_proxprop.blocks import find_block, grouped
+from keras_proxprop.blocks import find_block
 from keras_proxprop.blocks.geometry import Geometry
 from keras_proxprop.blocks.grouped import GroupedConvolutionRows
+from keras_proxprop.blocks.patches import ConvolutionRows
+from keras_proxprop.blocks.row_products import WRITE
 
 EXACT = 1e-12
 # images, groups, kernel, strides, dilation, padding
@@ -57,25 +59,58 @@ def patch_gram(images, groups, geometry, bias):
 @pytest.mark.parametrize("name", CASES)
 def test_gram_is_that_of_the_patches(name, bias, monkeypatch):
     # Row by row wherever that can be done at all.
-    monkeypatch.setattr(grouped._RowProducts, "cost", 0)
+    monkeypatch.setattr("keras_proxprop.blocks.row_products.RowProducts.cost", 0)
     shape, groups, *windows = CASES[name]
     images = np.random.default_rng(len(name)).normal(size=shape)
     geometry = Geometry(*windows)
-    rows = GroupedConvolutionRows(tf.constant(images), geometry, groups, bias)
-    assert rows._products is not None
+    rows = GroupedConvolutionRows(tf.constant(images), geometry, bias, groups)
+    assert rows._way == "products"
     expected = patch_gram(images, groups, geometry, bias)
     # A batch of unknown size, too.
     batch = tf.TensorSpec([None, *shape[1:]], tf.float64)
 
     @tf.function(input_signature=[batch])
     def gram(x):
-        return GroupedConvolutionRows(x, geometry, groups, bias).gram()
+        return GroupedConvolutionRows(x, geometry, bias, groups).gram()
 
     for actual in (rows.gram(), rows._patch_gram(), gram(tf.constant(images))):
         if np.any(expected):
             assert_close(actual, expected, EXACT)
         else:
             assert not np.any(actual)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_every_way_to_the_gram_of_one_group(name, bias, jit_compile):
+    shape, _, *windows = CASES[name]
+    images = np.random.default_rng(len(name)).normal(size=shape)
+    geometry = Geometry(*windows)
+    expected = patch_gram(images, 1, geometry, bias)[0]
+
+    def gram(x, way):
+        rows = ConvolutionRows(x, geometry, bias)
+        assert "products" in rows._gram_costs
+        rows._gram_costs = {way: 1}
+        return rows.gram()
+
+    for way in ("patches", "correlation", "products"):
+        compiled = tf.function(gram, jit_compile=jit_compile)
+        actual = compiled(tf.constant(images), way)
+        if np.any(expected):
+            assert_close(actual, expected, EXACT)
+        else:
+            assert not np.any(actual)
+
+
+def test_products_are_taken_where_images_are_small():
+    def way(*shape, taps=3):
+        geometry = Geometry((taps, taps), (1, 1), (1, 1), "same")
+        return ConvolutionRows(tf.zeros([2, *shape]), geometry, bias=True)._way
+
+    assert way(28, 28, 1, taps=5) == way(8, 8, 20, taps=5) == way(4, 4, 512) == "products"
+    assert way(32, 32, 64) == way(16, 16, 256) == "correlation"
 
 
 @pytest.mark.parametrize("shape", [(None, 5, 6), (None, None, 4, 2)])
@@ -89,7 +124,7 @@ def test_unknown_lengths_take_patches(shape):
     @tf.function(input_signature=[tf.TensorSpec([*lengths, shape[-1]], tf.float64)])
     def gram(x):
         rows = block.rows(x, True)
-        assert rows._products is None
+        assert rows._way == "patches"
         return rows.gram()
 
     expected = patch_gram(sample, shape[-1], Geometry.of(layer), True)
@@ -99,13 +134,13 @@ def test_unknown_lengths_take_patches(shape):
 def test_the_cheaper_gram_is_taken():
     def rows(shape, kernel):
         geometry = Geometry((kernel,) * 2, (1, 1), (1, 1), "same")
-        return GroupedConvolutionRows(tf.zeros(shape), geometry, shape[-1], False)
+        return GroupedConvolutionRows(tf.zeros(shape), geometry, False, shape[-1])
 
     # MobileNet's layers: products of rows.
     for shape in ((2, 112, 112, 8), (2, 14, 14, 512), (2, 1, 1, 512)):
         small = rows(shape, 3)
-        assert small._products is not None
+        assert small._way == "products"
         # Less than the patches' writing and products.
-        assert small.gram_cost < shape[-1] * 9 * (9 + grouped.WRITE)
+        assert small.gram_cost < shape[-1] * 9 * (9 + WRITE)
     # Windows of one pixel overlap nowhere, and 257 of them can be cut into no equal pieces.
-    assert rows((2, 8, 257, 4), 1)._products is None
+    assert rows((2, 8, 257, 4), 1)._way == "patches"

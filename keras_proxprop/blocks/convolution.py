@@ -29,5 +29,5 @@ class ConvolutionBlock(Block):
 
     def rows(self, inputs, bias):
         if self.layer.groups > 1:
-            return GroupedConvolutionRows(inputs, self._windows, self.layer.groups, bias)
+            return GroupedConvolutionRows(inputs, self._windows, bias, self.layer.groups)
         return ConvolutionRows(inputs, self._windows, bias)

@@ -29,4 +29,4 @@ class DepthwiseBlock(Block):
 
     def rows(self, inputs, bias):
         geometry, channels = Geometry.of(self.layer), inputs.shape[-1]
-        return GroupedConvolutionRows(inputs, geometry, channels, bias)
+        return GroupedConvolutionRows(inputs, geometry, bias, channels)

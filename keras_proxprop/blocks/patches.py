@@ -1,19 +1,29 @@
 """The patches of images as rows, which are written out only where that pays."""
 
+import functools
 import math
 
 import numpy as np
 import tensorflow as tf
 
+from keras_proxprop import compiled
 from keras_proxprop.blocks import correlation
+from keras_proxprop.blocks.row_products import WRITE, RowProducts
 from keras_proxprop.blocks.rows import MatrixRows, Rows, border, size
 
 # An axis of unknown length is taken to have so many pixels where costs are compared.
 _NOMINAL = 64
-# Measured on two cores: what writing one number of a patch costs, in multiply-adds of a
-# matrix product, and how much slower a correlation makes one multiply-add.
-WRITE = 100
-_CORRELATION_WEIGHT = 2
+# What a correlation takes for a multiply-add, in those of a matrix product, and of how many
+# channels on: fewer are filled up. Measured on one core.
+_CORRELATION = 0.7
+_CORRELATION_BY_XLA = 1.3
+_CHANNELS = 20
+# A filter gradient adds up one position after the other.
+_CORRELATION_ROUNDING = 1e-5
+# How many numbers products of image rows may be where the Gram matrix is no larger, and how
+# many times as many.
+_PRODUCT_NUMBERS = 2**22
+_TIMES_THE_GRAM = 4
 
 
 class ConvolutionRows(Rows):
@@ -23,15 +33,41 @@ class ConvolutionRows(Rows):
     # Inside of control flow XLA runs convolutions on CPU twenty times as long.
     choose_at_run_time = False
 
-    def __init__(self, images, geometry, bias):
+    def __init__(self, images, geometry, bias, groups=1):
         self.images = images
         self.geometry = geometry
+        self.groups = groups
         patch = math.prod(geometry.kernel_size) * images.shape[-1]
-        super().__init__(bias, patch + int(bias), images.dtype)
+        super().__init__(bias, patch // groups + int(bias), images.dtype)
         lengths = enumerate(self._nominal_lengths())
         self.per_item = math.prod(geometry.outputs(a, n) for a, n in lengths)
-        self.gram_cost = min(self._patch_cost(), self._correlation_cost()) / self.per_item
         self.matrix_cost = WRITE * patch
+
+    @functools.cached_property
+    def gram_cost(self):
+        return min(self._gram_costs.values()) / self.per_item
+
+    @property
+    def gram_rounding(self):
+        sums = self._way == "correlation" and not compiled.by_xla()
+        return _CORRELATION_ROUNDING if sums else super().gram_rounding
+
+    @functools.cached_property
+    def _products(self):
+        return RowProducts.of(self.images.shape, self.geometry, self.groups)
+
+    @functools.cached_property
+    def _gram_costs(self):
+        """Multiply-adds per image of every way to the Gram matrix."""
+        costs = {"patches": self._patch_cost(), "correlation": self._correlation_cost()}
+        most = max(_PRODUCT_NUMBERS, _TIMES_THE_GRAM * self.features**2)
+        if self._products is not None and self._products.numbers <= most:
+            costs["products"] = self._products.cost
+        return costs
+
+    @property
+    def _way(self):
+        return min(self._gram_costs, key=self._gram_costs.get)
 
     @property
     def grid(self):
@@ -74,8 +110,10 @@ class ConvolutionRows(Rows):
         return self._gram(correlation.by_convolution)
 
     def _gram(self, correlate):
-        if self._correlation_cost() < self._patch_cost():
+        if self._way == "correlation":
             gram = self._correlation_gram(correlate)
+        elif self._way == "products":
+            gram = self._products.gram(self.images)[0]
         else:
             patches = self.matrix().x
             gram = tf.matmul(patches, patches, transpose_a=True)
@@ -228,7 +266,7 @@ class ConvolutionRows(Rows):
         return self.per_item * patch * (patch + WRITE)
 
     def _correlation_cost(self):
-        """Multiply-adds per image, weighted by how much slower a correlation makes them."""
+        """Multiply-adds per image, weighted by what a correlation takes for one."""
         g = self.geometry
         lengths, channels = self._nominal_lengths(), self.images.shape[-1]
         if self._strided:
@@ -237,7 +275,9 @@ class ConvolutionRows(Rows):
                 for a, (n, k, s) in enumerate(zip(lengths, g.kernel_size, g.strides))
             ]
             channels *= math.prod(g.strides)
-        return _CORRELATION_WEIGHT * correlation.cost(lengths, channels, self._axes())
+        weight = _CORRELATION_BY_XLA if compiled.by_xla() else _CORRELATION
+        weight *= max(1, _CHANNELS / channels)
+        return weight * correlation.cost(lengths, channels, self._axes())
 
     def _nominal_lengths(self):
         return [n or _NOMINAL for n in self.images.shape[1:-1]]

@@ -91,11 +91,9 @@ def dual(rows, d, tau, rest=None):
 class _Primal:
     """What `factorization.solution` asks of the primal form."""
 
-    # Over a million rows a hundred-thousandth of a Gram matrix is lost.
-    unchecked = 50
-
     def __init__(self, rows, d, tau, rest):
         self._rows, self._d, self._tau, self._rest = rows, d, tau, rest
+        self.rounding = rows.gram_rounding
         self.right = add(rows.multiply_transposed(d), rest)
         self.gram = rows.gram()
 
@@ -133,7 +131,7 @@ class _Dual:
     """What `factorization.solution` asks of the dual form, of rows written out."""
 
     # Sums over features are short, and lose a millionth at most.
-    unchecked = 500
+    rounding = 1e-6
     # In Aᵀ (K⁻¹ D) cancels what a small residual does not show.
     refined = None
 

@@ -50,7 +50,7 @@ def solution(form, shift):
             gram: symmetric positive semidefinite `G`, `[n, n]`, or a stack of such.
             energy: function of `x`, `[n, columns]` or a stack of such, that returns `xᵀ G x`
                 of every column, from products with the rows.
-            unchecked: how much the inverse may amplify before it is compared with the rows.
+            rounding: by what part of its diagonal `gram` may be off.
             right: list of the tensors that are multiplied by the inverse.
             direction: function of `inverse`, `inverse(x) = (G + shift I)⁻¹ x`, that returns
                 a list of tensors.
@@ -92,6 +92,8 @@ def _compared_with_rows(factor, form, shift):
     """Returns how much `WᵀW` amplifies, the diagonal of `G + shift I` scaled to one, and
     whether it is what the rows say where it amplifies most. There rounding does most."""
     gram = form.gram
+    # Where the inverse amplifies less than this, rounding is harmless.
+    unchecked = _TOLERANCE / form.rounding
     diagonal = tf.linalg.diag_part(gram) + shift
 
     def compared():
@@ -117,12 +119,12 @@ def _compared_with_rows(factor, form, shift):
             return tf.reduce_all(tf.abs(expected - found) <= _TOLERANCE * found)
 
         amplification = tf.reduce_max(expected)
-        harmless = amplification <= form.unchecked
+        harmless = amplification <= unchecked
         return amplification, tf.cond(harmless, lambda: tf.constant(True), agrees)
 
     # No eigenvalue of the matrix is below the shift.
     most = tf.reduce_max(diagonal) / shift
-    return tf.cond(most <= form.unchecked, lambda: (most, tf.constant(True)), compared)
+    return tf.cond(most <= unchecked, lambda: (most, tf.constant(True)), compared)
 
 
 def floored_inverse(gram, shift):

@@ -1,0 +1,213 @@
+"""The Gram matrix of a convolution's patches from products of image rows with image rows.
+
+With `x` the padded images of one group of channels, and windows at `(p, q)`, the entry of two
+taps is
+
+    G[(i, k), (j, l)] = Σ_pq x[p + i, q + k] x[p + j, q + l].
+
+The sum over images and rows `p` is a matrix product of image rows with image rows, `[width,
+width]` for every group and pair `(i, j)`; the sum over `q` runs along its diagonals. Pairs
+that are as far apart share the products of all rows that the windows of each of them see.
+
+It pays for groups of channels, for few channels, and for images of few pixels.
+"""
+
+import collections
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import tensorflow as tf
+
+# What writing one number costs, in multiply-adds of a matrix product. Measured on two cores.
+WRITE = 100
+# Rows of more windows than this are cut into equal pieces of at most as many: a product grows
+# with the square of its width.
+_WIDEST = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+    """The windows along one axis: tap `i` of window `p` sees pixel `p * stride + i * dilation`
+    of the padded axis, whose own pixels are `low` to `low + length`."""
+
+    taps: int
+    stride: int
+    dilation: int
+    low: int
+    high: int
+    length: int
+    windows: int
+
+    @classmethod
+    def of(cls, geometry, axis, length):
+        pads, windows = geometry.pads(axis, length), geometry.outputs(axis, length)
+        parts = geometry.kernel_size, geometry.strides, geometry.dilation
+        return cls(*(part[axis] for part in parts), *pads, length, windows)
+
+    @property
+    def reach(self):
+        return (self.taps - 1) * self.dilation
+
+    def pixels(self, windows):
+        """Returns how many pixels so many windows in a row see."""
+        return (windows - 1) * self.stride + self.reach + 1
+
+    def is_pixel(self, place):
+        """Returns whether a place of the padded axis is none of the padding."""
+        return self.low <= place < self.low + self.length
+
+
+@dataclasses.dataclass(frozen=True)
+class RowProducts:
+    """The Gram matrices of the groups' patches, from products of image rows.
+
+    Attributes:
+        groups: number of groups.
+        channels: channels of each.
+        rows, width: the `_Axis` of the vertical and of the horizontal axis.
+    """
+
+    groups: int
+    channels: int
+    rows: _Axis
+    width: _Axis
+
+    @classmethod
+    def of(cls, shape, geometry, groups):
+        """Returns the products for images of that shape, `None` where they cannot be made."""
+        lengths = shape[1:-1]
+        if len(lengths) > 2 or None in lengths:
+            return None
+        axes = [_Axis.of(geometry, a, length) for a, length in enumerate(lengths)]
+        if min(axis.windows for axis in axes) < 1:
+            return None
+        # A sequence is an image of one row.
+        axes = [_Axis(1, 1, 1, 0, 0, 1, 1), *axes][-2:]
+        return cls(groups, shape[-1] // groups, *axes)
+
+    @property
+    def pieces(self):
+        """Into how many pieces of equally many windows every row is cut."""
+        windows = self.width.windows
+        counts = range(-(-windows // _WIDEST), windows // (_WIDEST // 2) + 1)
+        return next((n for n in counts if windows % n == 0), 1)
+
+    @property
+    def pixels(self):
+        """How many pixels of a row are multiplied with one another: all that a piece sees."""
+        if self.pieces == 1:
+            return self.width.length
+        return self.width.pixels(self.width.windows // self.pieces)
+
+    @property
+    def cost(self):
+        """Multiply-adds per image, with the copying of the images counted in."""
+        numbers = self.groups * self.pieces * self.pixels * self.channels
+        rows = sum(len(rows) for rows, _ in self.shared_rows())
+        return numbers * (rows * self.pixels * self.channels + WRITE * self.rows.length)
+
+    @property
+    def numbers(self):
+        """How many numbers the products are, whatever the size of the batch."""
+        return len(self.shared_rows()) * self.groups * (self.pixels * self.channels) ** 2
+
+    def shared_rows(self):
+        """Returns `{(rows, distance): first taps}`: the rows that the windows of exactly the
+        pairs of a first tap and the tap `distance` below it see, where both see pixels."""
+        axis = self.rows
+        shared = {}
+        for distance in range(axis.taps):
+            taps_of = collections.defaultdict(list)
+            below = distance * axis.dilation
+            for tap in range(axis.taps - distance):
+                for window in range(axis.windows):
+                    row = window * axis.stride + tap * axis.dilation
+                    if axis.is_pixel(row) and axis.is_pixel(row + below):
+                        taps_of[row].append(tap)
+            rows_of = collections.defaultdict(list)
+            for row, taps in taps_of.items():
+                rows_of[tuple(taps)].append(row)
+            shared |= {(tuple(rows), distance): taps for taps, rows in rows_of.items()}
+        return shared
+
+    def gram(self, images):
+        """Returns `[groups, features, features]`."""
+        x = self._by_group(images)
+        # Products of as many rows are made at once.
+        terms = sorted(self.shared_rows().items(), key=_number_of_rows)
+        products = []
+        for _, alike in itertools.groupby(terms, key=_number_of_rows):
+            alike = list(alike)
+            upper = np.array([rows for (rows, _), _ in alike]) - self.rows.low
+            below = [[distance * self.rows.dilation] for (_, distance), _ in alike]
+            products.append(
+                tf.matmul(_take(x, upper), _take(x, upper + below), transpose_a=True)
+            )
+        sizes = self.groups, self.rows.taps, self.width.taps, self.channels
+        features = math.prod(sizes[1:])
+        if not products:
+            return tf.zeros([self.groups, features, features], images.dtype)
+        products = tf.reshape(
+            tf.concat(products, axis=1),
+            [self.groups, -1, self.pixels, self.channels, self.pixels, self.channels],
+        )
+        along = tf.constant(self._along_the_diagonals(), images.dtype)
+        products = tf.einsum("gmpcqe,pqkl->gmkcle", products, along)
+        places = tf.constant(self._places(terms), images.dtype)
+        half = tf.einsum("gmkcle,mij->gikcjle", products, places)
+        half = tf.reshape(half, [self.groups, features, features])
+        return half + tf.linalg.matrix_transpose(half)
+
+    def _by_group(self, images):
+        """Returns `[groups, rows, batch * pieces, pixels * channels]`."""
+        axis = self.width
+        sizes = [self.rows.length, axis.length, self.groups, self.channels]
+        # Before all else: XLA would make the transposition again for every product.
+        x = tf.transpose(tf.reshape(images, [-1, *sizes]), [3, 1, 0, 2, 4])
+        if self.pieces > 1:
+            x = tf.pad(x, [[0, 0]] * 3 + [[axis.low, axis.high], [0, 0]])
+            step = axis.stride * axis.windows // self.pieces
+            starts = [piece * step for piece in range(self.pieces)]
+            x = tf.stack([x[:, :, :, start : start + self.pixels] for start in starts], axis=3)
+        rest = self.pixels * self.channels
+        return tf.reshape(x, [self.groups, self.rows.length, -1, rest])
+
+    def _along_the_diagonals(self):
+        """Returns which pairs of pixels the taps `(left, right)` of a window see, as ones."""
+        axis, pixels = self.width, self.pixels
+        # What is padding is not multiplied, or is zero.
+        low = axis.low if self.pieces == 1 else 0
+        ones = np.zeros([pixels, pixels, axis.taps, axis.taps])
+        for window in range(axis.windows // self.pieces):
+            for taps in np.ndindex(axis.taps, axis.taps):
+                sees = [window * axis.stride + tap * axis.dilation - low for tap in taps]
+                if 0 <= min(sees) and max(sees) < pixels:
+                    ones[(*sees, *taps)] = 1
+        return ones
+
+    def _places(self, terms):
+        """Returns in which pairs of taps `(i, j)` every product is, half of it where `i` is
+        `j`: the other half is added with the transpose."""
+        places = np.zeros([len(terms), self.rows.taps, self.rows.taps])
+        for place, ((_, distance), taps) in zip(places, terms):
+            for tap in taps:
+                place[tap, tap + distance] = 1 if distance else 0.5
+        return places
+
+
+def _number_of_rows(term):
+    (rows, _), _ = term
+    return len(rows)
+
+
+def _take(x, rows):
+    """Returns the rows of every product, `[groups, products, rows * batch * pieces, n]`."""
+    steps = np.unique(np.diff(rows[0]))
+    if len(rows) == 1 and len(steps) < 2:
+        step = int(steps[0]) if len(steps) else 1
+        taken = x[:, rows[0, 0] : rows[0, -1] + 1 : step]
+    else:
+        taken = tf.gather(x, rows, axis=1)
+    return tf.reshape(taken, [x.shape[0], len(rows), -1, x.shape[-1]])
