@@ -91,7 +91,6 @@ def test_every_way_to_the_gram_of_one_group(name, bias, jit_compile):
 
     def gram(x, way):
         rows = ConvolutionRows(x, geometry, bias)
-        assert "products" in rows._gram_costs
         rows._gram_costs = {way: 1}
         return rows.gram()
 
@@ -109,8 +108,8 @@ def test_products_are_taken_where_images_are_small():
         geometry = Geometry((taps, taps), (1, 1), (1, 1), "same")
         return ConvolutionRows(tf.zeros([2, *shape]), geometry, bias=True)._way
 
-    assert way(28, 28, 1, taps=5) == way(8, 8, 20, taps=5) == way(4, 4, 512) == "products"
-    assert way(32, 32, 64) == way(16, 16, 256) == "correlation"
+    assert way(8, 8, 20, taps=5) == way(4, 4, 512) == "products"
+    assert way(32, 32, 64) == way(16, 16, 16, taps=5) == way(28, 28, 1) == "correlation"
 
 
 @pytest.mark.parametrize("shape", [(None, 5, 6), (None, None, 4, 2)])

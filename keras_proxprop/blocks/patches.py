@@ -18,8 +18,9 @@ _NOMINAL = 64
 _CORRELATION = 0.7
 _CORRELATION_BY_XLA = 1.3
 _CHANNELS = 20
-# A filter gradient adds up one position after the other.
-_CORRELATION_ROUNDING = 1e-5
+# Images of more pixels along an axis take no products of image rows: over many positions, on
+# one core, rounding of these changed directions by two thousandths.
+_SMALL = 8
 # How many numbers products of image rows may be where the Gram matrix is no larger, and how
 # many times as many.
 _PRODUCT_NUMBERS = 2**22
@@ -47,11 +48,6 @@ class ConvolutionRows(Rows):
     def gram_cost(self):
         return min(self._gram_costs.values()) / self.per_item
 
-    @property
-    def gram_rounding(self):
-        sums = self._way == "correlation" and not compiled.by_xla()
-        return _CORRELATION_ROUNDING if sums else super().gram_rounding
-
     @functools.cached_property
     def _products(self):
         return RowProducts.of(self.images.shape, self.geometry, self.groups)
@@ -61,7 +57,8 @@ class ConvolutionRows(Rows):
         """Multiply-adds per image of every way to the Gram matrix."""
         costs = {"patches": self._patch_cost(), "correlation": self._correlation_cost()}
         most = max(_PRODUCT_NUMBERS, _TIMES_THE_GRAM * self.features**2)
-        if self._products is not None and self._products.numbers <= most:
+        small = max(self._nominal_lengths()) <= _SMALL
+        if small and self._products is not None and self._products.numbers <= most:
             costs["products"] = self._products.cost
         return costs
 

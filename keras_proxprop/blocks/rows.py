@@ -19,7 +19,6 @@ class Rows:
     Attributes:
         per_item: rows per item of the batch; nominal where that is unknown.
         gram_cost: multiply-adds of `gram()` per row.
-        gram_rounding: by what part of its diagonal float32 may have `gram()` off.
         matrix_cost: what `matrix()` costs per row, in multiply-adds.
         choose_at_run_time: whether the products run as fast inside of control flow.
         groups: into how many equal runs the output columns fall, each with a matrix `A` of its
@@ -30,7 +29,6 @@ class Rows:
     """
 
     per_item = 1
-    gram_rounding = 2e-6
     matrix_cost = 0.0
     choose_at_run_time = True
     groups = 1
@@ -236,7 +234,6 @@ class StackedRows(Rows):
         self.groups = first.groups
         self.per_item = sum(part.per_item for part in parts)
         self.gram_cost = max(part.gram_cost for part in parts)
-        self.gram_rounding = max(part.gram_rounding for part in parts)
         self.matrix_cost = max(part.matrix_cost for part in parts)
         self.choose_at_run_time = all(part.choose_at_run_time for part in parts)
         self.can_average = first.can_average

@@ -91,9 +91,11 @@ def dual(rows, d, tau, rest=None):
 class _Primal:
     """What `factorization.solution` asks of the primal form."""
 
+    # Single entries are nearer to it, but rounding to one side adds up over all of them.
+    rounding = 1e-5
+
     def __init__(self, rows, d, tau, rest):
         self._rows, self._d, self._tau, self._rest = rows, d, tau, rest
-        self.rounding = rows.gram_rounding
         self.right = add(rows.multiply_transposed(d), rest)
         self.gram = rows.gram()
 

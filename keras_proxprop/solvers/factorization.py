@@ -32,6 +32,9 @@ _FLOORS = 4
 _LEAF = 64
 _LEAF_IN_FLOAT64 = 256
 _HALVINGS = 3
+# Where float64 is a branch that is hardly ever taken, memory is set aside for every piece all
+# the same: matrices up to this size stay whole there.
+_WHOLE = 1024
 
 
 def solution(form, shift):
@@ -153,9 +156,11 @@ def floored_inverse(gram, shift):
 
 def _in_float64(gram, direction, shift):
     shift = tf.cast(shift, tf.float64)
+    n = size(gram, -1)
+    halvings = _HALVINGS if isinstance(n, int) and n > _WHOLE else 0
 
     def attempt(damping, *_):
-        factor, trusted = _inverse_factor(gram, shift, damping)
+        factor, trusted = _inverse_factor(gram, shift, damping, halvings)
         return damping + _DAMPING, factor, trusted
 
     damping, factor, _ = tf.while_loop(
@@ -169,25 +174,25 @@ def _in_float64(gram, direction, shift):
     return direction(lambda x: _apply(factor, x)), damped
 
 
-def _inverse_factor(gram, shift, damping=0.0):
+def _inverse_factor(gram, shift, damping=0.0, halvings=_HALVINGS):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted."""
     diagonal = tf.linalg.diag_part(gram) + shift
     scale = tf.math.rsqrt(diagonal)
     unit = gram * scale[..., :, None] * scale[..., None, :]
     unit = tf.linalg.set_diag(unit, tf.ones_like(diagonal) + damping)
-    inverse = _inverse_cholesky(unit)
+    inverse = _inverse_cholesky(unit, halvings)
     pivots_inverted = tf.linalg.diag_part(inverse) ** 2
     # A failed factorization is NaN, for which this is false.
     trusted = tf.reduce_all(pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype])
     return inverse * scale[..., None, :], trusted
 
 
-def _inverse_cholesky(matrix):
+def _inverse_cholesky(matrix, halvings):
     """Returns the inverse of the Cholesky factor."""
     n = size(matrix, -1)
-    if isinstance(n, int):
-        return _by_halves(matrix, _HALVINGS)
-    halves, whole = lambda: _by_halves(matrix, _HALVINGS), lambda: _by_halves(matrix, 0)
+    if isinstance(n, int) or halvings == 0:
+        return _by_halves(matrix, halvings)
+    halves, whole = lambda: _by_halves(matrix, halvings), lambda: _by_halves(matrix, 0)
     return tf.cond(n > _leaf(matrix), halves, whole)
 
 
