@@ -9,7 +9,7 @@ The sum over images and rows `p` is a matrix product of image rows with image ro
 width]` for every group and pair `(i, j)`; the sum over `q` runs along its diagonals. Pairs
 that are as far apart share the products of all rows that the windows of each of them see.
 
-It pays for groups of channels, for few channels, and for images of few pixels.
+It pays for groups of channels, and for images of few pixels.
 """
 
 import collections
