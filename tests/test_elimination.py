@@ -1,11 +1,10 @@
-"""The inverse of a Cholesky factor, as XLA on CPU makes it, and how a step knows of XLA."""
+"""The inverse of a Cholesky factor, as XLA on CPU makes it."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_close
 
-from keras_proxprop import compiled
 from keras_proxprop.solvers import factorization
 from keras_proxprop.solvers.elimination import inverse_cholesky
 
@@ -13,6 +12,11 @@ from keras_proxprop.solvers.elimination import inverse_cholesky
 def positive_definite(*shape):
     a = np.random.default_rng(0).normal(size=[*shape, 2 * shape[-1]])
     return a @ np.swapaxes(a, -1, -2) / shape[-1]
+
+
+@tf.function(jit_compile=True)
+def inverse_factor(gram, shift):
+    return factorization._inverse_factor(gram, shift, 0.0, factorization._HALVINGS)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
@@ -40,35 +44,13 @@ def test_an_indefinite_matrix_has_no_inverse_factor():
     matrix[3, 3] = -1
     factor = tf.function(inverse_cholesky, jit_compile=True)(matrix)
     assert np.any(np.isnan(np.diag(factor)))
-    assert not tf.function(factorization._inverse_factor, jit_compile=True)(matrix, 0.5)[1]
+    assert not inverse_factor(tf.constant(matrix), tf.constant(0.5, tf.float64))[1]
 
 
 @pytest.mark.parametrize("n", [64, 257, 1100])
-def test_halves_of_a_large_matrix_join_to_its_inverse_factor(n, monkeypatch):
-    monkeypatch.setattr(factorization, "_LEAF_IN_FLOAT64", 64)
+def test_halves_of_a_large_matrix_join_to_its_inverse_factor(n):
     matrix = positive_definite(n)
-    function = tf.function(factorization._inverse_factor, jit_compile=True)
-    factor, trusted = function(tf.constant(matrix), tf.constant(0.5, tf.float64))
+    factor, trusted = inverse_factor(tf.constant(matrix), tf.constant(0.5, tf.float64))
     expected = np.linalg.inv(np.linalg.cholesky(matrix + 0.5 * np.eye(n)))
     assert trusted
     assert_close(factor, expected, 1e-11)
-
-
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
-def test_a_step_knows_whether_xla_compiles_it(jit_compile):
-    known = []
-
-    @tf.function(jit_compile=jit_compile)
-    def step(x):
-        known.append(compiled.by_xla())
-        return tf.cond(x > 0, lambda: branch(x), lambda: x)
-
-    def branch(x):
-        known.append(compiled.by_xla())
-        return -x
-
-    # As Keras does: the compiled function is called by one that is not.
-    tf.function(lambda x: step(x))(tf.constant(1.0))
-    assert len(known) >= 2
-    assert set(known) == {jit_compile}
-    assert not compiled.by_xla()

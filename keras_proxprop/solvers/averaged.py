@@ -166,6 +166,7 @@ class AveragedGram:
             trace = tf.reduce_mean(tf.linalg.trace(whole))
             shift = 1 / (tau(trace=trace) if callable(tau) else tau)
             inverse, damped = floored_inverse(whole, shift)
+            inverse.set_shape(whole.shape)
             return [average, inverse, weight, number, self.step], damped
 
         new, damped = tf.cond(due, renewed, lambda: (kept, tf.constant(False)))

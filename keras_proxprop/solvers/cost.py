@@ -4,6 +4,8 @@ import functools
 
 import tensorflow as tf
 
+from keras_proxprop import compiled
+
 # Measured on two cores against a matrix product's multiply-adds: the inverse of a Cholesky
 # factor takes as long as so many n³.
 _FACTORIZE = 4
@@ -83,7 +85,9 @@ def cheapest(rows, costs, branches):
         if not others:
             return branches[first]()
         lowest = functools.reduce(tf.minimum, [prices[name] for name in others])
-        return tf.cond(prices[first] <= lowest, branches[first], lambda: choose(*others))
+        return compiled.cond_on_sizes(
+            prices[first] <= lowest, branches[first], lambda: choose(*others)
+        )
 
     # Not `tf.switch_case`: XLA would try to find its arguments' values while it compiles, by
     # running, in an interpreter, all of the model that they come from.

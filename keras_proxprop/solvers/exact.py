@@ -173,9 +173,10 @@ class _Dual:
             d -= rows.multiply(rest)
         if d.shape[-1] <= rows.features:
             return add(rows.multiply_transposed(inverse(d)), rest)
-        # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve is against the side with fewer columns.
-        p = tf.matmul(inverse(rows.with_ones()), d, transpose_a=True)
-        return add(rows.split(p), rest)
+        # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve is against the side with fewer columns, and that
+        # is split, not the product: a copy of a direction is as large as the weights.
+        parts = rows.split(tf.linalg.matrix_transpose(inverse(rows.with_ones())))
+        return add([tf.matmul(part, d) for part in parts], rest)
 
 
 def add(direction, rest):

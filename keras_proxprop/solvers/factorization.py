@@ -63,7 +63,8 @@ def solution(form, shift):
                 `None`.
         shift: positive scalar tensor.
     """
-    factor, trusted = _inverse_factor(form.gram, shift)
+    factor, trusted = _inverse_factor(form.gram, shift, 0.0, _HALVINGS)
+    factor.set_shape(form.gram.shape)
 
     def inverse(x):
         return _apply(factor, x)
@@ -100,21 +101,7 @@ def _compared_with_rows(factor, form, shift):
     diagonal = tf.linalg.diag_part(gram) + shift
 
     def compared():
-        scaled = factor * tf.sqrt(diagonal)[..., None, :]
-        # The column that is amplified most, and some that have a part in every direction.
-        lengths = tf.reduce_sum(scaled**2, axis=-2)
-        largest = tf.cast(lengths == tf.reduce_max(lengths, -1, keepdims=True), gram.dtype)
-        index = tf.range(size(gram, -1), dtype=gram.dtype)[:, None]
-        others = tf.sin((index + 1) ** 2 * tf.range(1, _PROBES, dtype=gram.dtype))
-        others += tf.zeros_like(largest)[..., None]
-        x = tf.concat([largest[..., None], others], axis=-1)
-        for _ in range(_ITERATIONS):
-            x = _apply(scaled, x)
-            x /= tf.norm(x, axis=-2, keepdims=True)
-        z = tf.matmul(scaled, x)
-        y = tf.matmul(factor, z, transpose_a=True)
-        # yᵀ (G + shift I) y, and the largest eigenvalue of the inverse.
-        expected = tf.reduce_sum(z**2, axis=-2)
+        y, expected = _most_amplified(factor, diagonal)
 
         def agrees():
             found = tf.reshape(form.energy(y), tf.shape(expected))
@@ -130,6 +117,28 @@ def _compared_with_rows(factor, form, shift):
     return tf.cond(most <= unchecked, lambda: (most, tf.constant(True)), compared)
 
 
+@compiled.traced_once
+def _most_amplified(factor, diagonal):
+    """Returns `y = WᵀW x` of directions `x` that it amplifies most, and `yᵀ (WᵀW)⁻¹ y`.
+
+    The diagonal of the matrix is scaled to one, so that the latter is an eigenvalue of `WᵀW`.
+    """
+    scaled = factor * tf.sqrt(diagonal)[..., None, :]
+    # The column that is amplified most, and some that have a part in every direction.
+    lengths = tf.reduce_sum(scaled**2, axis=-2)
+    largest = tf.cast(lengths == tf.reduce_max(lengths, -1, keepdims=True), factor.dtype)
+    index = tf.range(tf.shape(factor)[-1], dtype=factor.dtype)[:, None]
+    others = tf.sin((index + 1) ** 2 * tf.range(1, _PROBES, dtype=factor.dtype))
+    others += tf.zeros_like(largest)[..., None]
+    x = tf.concat([largest[..., None], others], axis=-1)
+    for _ in range(_ITERATIONS):
+        x = _apply(scaled, x)
+        x /= tf.norm(x, axis=-2, keepdims=True)
+    z = tf.matmul(scaled, x)
+    return tf.matmul(factor, z, transpose_a=True), tf.reduce_sum(z**2, axis=-2)
+
+
+@compiled.traced_once
 def floored_inverse(gram, shift):
     """Returns `(G + shift I)⁻¹`, with the diagonal of `G` a little raised, and whether
     more was needed, a boolean tensor.
@@ -141,7 +150,7 @@ def floored_inverse(gram, shift):
     gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)
 
     def attempt(floor, _, tries, __):
-        factor, _ = _inverse_factor(gram64, shift64, floor)
+        factor, _ = _inverse_factor(gram64, shift64, floor, _HALVINGS)
         finite = tf.reduce_all(tf.math.is_finite(factor))
         return 10 * floor, tf.where(finite, factor, 0.0), tries + 1, finite
 
@@ -155,9 +164,17 @@ def floored_inverse(gram, shift):
 
 
 def _in_float64(gram, direction, shift):
-    shift = tf.cast(shift, tf.float64)
     n = size(gram, -1)
     halvings = _HALVINGS if isinstance(n, int) and n > _WHOLE else 0
+    factor, damped = _damped_inverse_factor(gram, tf.cast(shift, tf.float64), halvings)
+    factor.set_shape(gram.shape)
+    return direction(lambda x: _apply(factor, x)), damped
+
+
+@compiled.traced_once
+def _damped_inverse_factor(gram, shift, halvings):
+    """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, the diagonal raised where that is needed
+    for it to be trusted, and whether it was."""
 
     def attempt(damping, *_):
         factor, trusted = _inverse_factor(gram, shift, damping, halvings)
@@ -167,14 +184,13 @@ def _in_float64(gram, direction, shift):
         lambda damping, _, trusted: ~trusted & (damping <= _DAMPING),
         attempt,
         (tf.constant(0.0, tf.float64), gram, tf.constant(False)),
-        shape_invariants=(tf.TensorShape([]), gram.shape, tf.TensorShape([])),
     )
     # What is not finite was not damped: the input was not finite.
-    damped = (damping > _DAMPING) & tf.reduce_all(tf.math.is_finite(factor))
-    return direction(lambda x: _apply(factor, x)), damped
+    return factor, (damping > _DAMPING) & tf.reduce_all(tf.math.is_finite(factor))
 
 
-def _inverse_factor(gram, shift, damping=0.0, halvings=_HALVINGS):
+@compiled.traced_once
+def _inverse_factor(gram, shift, damping, halvings):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted."""
     diagonal = tf.linalg.diag_part(gram) + shift
     scale = tf.math.rsqrt(diagonal)
@@ -189,31 +205,31 @@ def _inverse_factor(gram, shift, damping=0.0, halvings=_HALVINGS):
 
 def _inverse_cholesky(matrix, halvings):
     """Returns the inverse of the Cholesky factor."""
-    n = size(matrix, -1)
-    if isinstance(n, int) or halvings == 0:
-        return _by_halves(matrix, halvings)
-    halves, whole = lambda: _by_halves(matrix, halvings), lambda: _by_halves(matrix, 0)
-    return tf.cond(n > _leaf(matrix), halves, whole)
+    if halvings == 0:
+        return _whole(matrix)
+    leaf = _LEAF_IN_FLOAT64 if matrix.dtype == tf.float64 else _LEAF
+    halves, whole = lambda: _by_halves(matrix, halvings), lambda: _whole(matrix)
+    return compiled.cond_on_sizes(tf.shape(matrix)[-1] > leaf, halves, whole)
 
 
-def _leaf(matrix):
-    return _LEAF_IN_FLOAT64 if matrix.dtype == tf.float64 else _LEAF
+@compiled.traced_once
+def _whole(matrix):
+    if compiled.by_xla_for_cpu():
+        return inverse_cholesky(matrix)
+    # A constant identity, or zeros to start from above, would be made and kept for every
+    # branch, taken or not: 100 MiB for a net of three wide layers.
+    identity = tf.linalg.diag(tf.linalg.diag_part(matrix) * 0 + 1)
+    return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
 
 
+@compiled.traced_once
 def _by_halves(matrix, halvings):
-    n = size(matrix, -1)
-    if halvings == 0 or (isinstance(n, int) and n <= _leaf(matrix)):
-        if compiled.by_xla_for_cpu():
-            return inverse_cholesky(matrix)
-        # A constant identity, or zeros to start from above, would be made and kept for every
-        # branch, taken or not: 100 MiB for a net of three wide layers.
-        identity = tf.linalg.diag(tf.linalg.diag_part(matrix) * 0 + 1)
-        return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
+    n = tf.shape(matrix)[-1]
     half = n // 2
-    first = _by_halves(matrix[..., :half, :half], halvings - 1)
+    first = _inverse_cholesky(matrix[..., :half, :half], halvings - 1)
     below = tf.matmul(-matrix[..., half:, :half], first, transpose_b=True)
     schur = matrix[..., half:, half:] - tf.matmul(below, below, transpose_b=True)
-    second = _by_halves(schur, halvings - 1)
+    second = _inverse_cholesky(schur, halvings - 1)
     corner = tf.matmul(second, tf.matmul(below, first))
     top = tf.pad(first, [[0, 0]] * (len(first.shape) - 1) + [[0, n - half]])
     return tf.concat([top, tf.concat([corner, second], axis=-1)], axis=-2)
