@@ -272,6 +272,28 @@ def test_hard_inputs_are_solved_or_damped(kind, name, jit_compile):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("columns", [500, 700, 1501])
+def test_wide_layers_are_solved_in_float64_a_few_columns_at_a_time(columns, jit_compile):
+    problem = Problem(10, 40, columns)
+    problem.x = np.float32(problem.x)
+    problem.x[5:] = problem.x[:5]
+    step = tf.function(direction, jit_compile=jit_compile)
+    rest = np.float32(problem.rest)
+    for given in (None, rest):
+        p, damped = step(
+            SOLVERS["dual"], problem.rows(tf.float32), problem.d, 1e4, given, tf.float32
+        )
+        a = np.float64(problem.a)
+        expected = svd_solve(a, np.float64(np.float32(problem.d)), 1e4)
+        if given is not None:
+            _, s, vt = np.linalg.svd(a)
+            eigenvalues = np.pad(s, (0, a.shape[1] - len(s))) ** 2 + 1e-4
+            expected += vt.T @ (vt @ np.float64(rest) / eigenvalues[:, None])
+        assert_close(p, expected, 1e-5)
+        assert not damped
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("name", ["primal", "dual", "auto", "cg"])
 def test_unknown_row_count_and_xla_change_nothing(name, jit_compile):
     solver = SOLVERS.get(name, solvers.ConjugateGradient(5))

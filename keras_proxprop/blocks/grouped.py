@@ -6,7 +6,6 @@ import math
 import tensorflow as tf
 
 from keras_proxprop.blocks.patches import ConvolutionRows
-from keras_proxprop.blocks.row_products import WRITE
 from keras_proxprop.blocks.rows import GroupedRows, border
 
 # Patches of several groups are written out for the whole batch at once where one image's are
@@ -19,8 +18,7 @@ class GroupedConvolutionRows(ConvolutionRows):
 
     @functools.cached_property
     def _gram_costs(self):
-        taps = math.prod(self.geometry.kernel_size) * self.images.shape[-1]
-        costs = {"patches": self.per_item * taps * (self.features + WRITE)}
+        costs = {"patches": self._patch_cost()}
         if self._products is not None:
             costs["products"] = self._products.cost
         return costs

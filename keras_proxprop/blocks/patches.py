@@ -259,8 +259,8 @@ class ConvolutionRows(Rows):
 
     def _patch_cost(self):
         """Multiply-adds per image, with the writing of the patches counted in."""
-        patch = math.prod(self.geometry.kernel_size) * self.images.shape[-1]
-        return self.per_item * patch * (patch + WRITE)
+        numbers = math.prod(self.geometry.kernel_size) * self.images.shape[-1]
+        return self.per_item * numbers * (numbers // self.groups + WRITE)
 
     def _correlation_cost(self):
         """Multiply-adds per image, weighted by what a correlation takes for one."""

@@ -153,16 +153,13 @@ class _Dual:
         rows64, tau64 = self._rows.cast(tf.float64), tf.cast(self._tau, tf.float64)
 
         def direction(inverse):
-            # The last product too: in it cancels what rounding adds to K⁻¹ D. A few columns at
-            # a time: XLA sets memory aside for this branch whether or not it is taken.
-            pieces, d, rest = [], self._d, self._rest
-            for start in range(0, d.shape[-1], _COLUMNS):
-                columns = (..., slice(start, start + _COLUMNS))
-                d64 = tf.cast(d[columns], tf.float64)
-                rest64 = rest and [tf.cast(part[columns], tf.float64) for part in rest]
-                p = self._solve(inverse, rows64, d64, tau64, rest64)
-                pieces.append([tf.cast(part, d.dtype) for part in p])
-            return [tf.concat(parts, axis=-1) for parts in zip(*pieces)]
+            # The last product too: in it cancels what rounding adds to K⁻¹ D.
+            def stacked(given):
+                d64, *rest64 = [tf.cast(part, tf.float64) for part in given]
+                parts = self._solve(inverse, rows64, d64, tau64, rest64 or None)
+                return tf.cast(tf.concat(parts, axis=0), self._d.dtype)
+
+            return self._rows.split(_by_columns(stacked, [self._d, *(self._rest or [])]))
 
         return rows64.outer(), direction
 
@@ -177,6 +174,26 @@ class _Dual:
         # is split, not the product: a copy of a direction is as large as the weights.
         parts = rows.split(tf.linalg.matrix_transpose(inverse(rows.with_ones())))
         return add([tf.matmul(part, d) for part in parts], rest)
+
+
+def _by_columns(function, matrices):
+    """Returns the matrix `function(matrices)`, made of a few columns of them at a time.
+
+    XLA sets memory aside for what float64 needs, whether or not it is ever run.
+    """
+    columns = matrices[0].shape[-1]
+    pieces = -(-columns // _COLUMNS)
+    if pieces == 1:
+        return function(matrices)
+    width = -(-columns // pieces)
+
+    def split(matrix):
+        padded = tf.pad(matrix, [[0, 0], [0, pieces * width - columns]])
+        return tf.transpose(tf.reshape(padded, [-1, pieces, width]), [1, 0, 2])
+
+    kind = tf.TensorSpec([None, width], matrices[0].dtype)
+    parts = tf.map_fn(function, [split(m) for m in matrices], fn_output_signature=kind)
+    return tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1, pieces * width])[:, :columns]
 
 
 def add(direction, rest):
