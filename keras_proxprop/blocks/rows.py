@@ -158,6 +158,10 @@ class MatrixRows(Rows):
         """Returns `A` with the bias's column of ones written out."""
         return tf.concat([self.x, tf.ones_like(self.x[:, :1])], 1) if self.bias else self.x
 
+    def split_columns(self, matrix):
+        """Returns `[count, features]` as a list: the columns of every weight."""
+        return [matrix[:, :-1], matrix[:, -1:]] if self.bias else [matrix]
+
     def matrix(self):
         return self
 
@@ -180,6 +184,9 @@ class PartitionedRows(MatrixRows):
 
     def split(self, stacked):
         return tf.split(stacked, self._sizes)
+
+    def split_columns(self, matrix):
+        return tf.split(matrix, self._sizes, axis=1)
 
     def cast(self, dtype):
         return PartitionedRows(tf.cast(self.x, dtype), self._sizes)

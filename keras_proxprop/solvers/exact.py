@@ -172,8 +172,8 @@ class _Dual:
             return add(rows.multiply_transposed(inverse(d)), rest)
         # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve is against the side with fewer columns, and that
         # is split, not the product: a copy of a direction is as large as the weights.
-        parts = rows.split(tf.linalg.matrix_transpose(inverse(rows.with_ones())))
-        return add([tf.matmul(part, d) for part in parts], rest)
+        parts = rows.split_columns(inverse(rows.with_ones()))
+        return add([tf.matmul(part, d, transpose_a=True) for part in parts], rest)
 
 
 def _by_columns(function, matrices):
