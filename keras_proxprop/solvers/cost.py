@@ -89,8 +89,6 @@ def cheapest(rows, costs, branches):
             prices[first] <= lowest, branches[first], lambda: choose(*others)
         )
 
-    # Not `tf.switch_case`: XLA would try to find its arguments' values while it compiles, by
-    # running, in an interpreter, all of the model that they come from.
     return choose(*names)
 
 
