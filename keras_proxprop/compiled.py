@@ -29,7 +29,8 @@ def traced_once(function):
 
     @functools.cache
     def shared(xla):
-        # XLA would have each call put in its place before it looks at any.
+        # Else TensorFlow puts the body in the place of every call before it runs or compiles
+        # anything: one trace, but as much to optimize and to keep as with many.
         return tf.function(
             function, autograph=False, experimental_attributes={"_noinline": True}
         )
