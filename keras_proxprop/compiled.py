@@ -27,6 +27,7 @@ def traced_once(function):
     tensors are constants of the trace.
     """
 
+    # One for XLA and one without: what is traced asks `by_xla`, too.
     @functools.cache
     def shared(xla):
         # Else TensorFlow puts the body in the place of every call before it runs or compiles

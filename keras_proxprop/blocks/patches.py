@@ -259,8 +259,8 @@ class ConvolutionRows(Rows):
 
     def _patch_cost(self):
         """Multiply-adds per image, with the writing of the patches counted in."""
-        numbers = math.prod(self.geometry.kernel_size) * self.images.shape[-1]
-        return self.per_item * numbers * (numbers // self.groups + WRITE)
+        kernel = self.features - int(self.bias)
+        return self.per_item * (self.groups * kernel**2 + self.matrix_cost)
 
     def _correlation_cost(self):
         """Multiply-adds per image, weighted by what a correlation takes for one."""

@@ -101,17 +101,11 @@ class Rows:
 
     def by_group(self, matrix):
         """Returns `[n, columns]` as `[groups, n, columns of one]`; as it is if one group."""
-        if self.groups == 1:
-            return matrix
-        parts = tf.reshape(matrix, [size(matrix, 0), self.groups, -1])
-        return tf.transpose(parts, [1, 0, 2])
+        return matrix if self.groups == 1 else in_runs(matrix, self.groups)
 
     def side_by_side(self, parts):
         """Undoes `by_group`."""
-        if self.groups == 1:
-            return parts
-        columns = self.groups * parts.shape[-1]
-        return tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1, columns])
+        return parts if self.groups == 1 else joined(parts, self.groups)
 
     @staticmethod
     def stack(parts):
@@ -294,6 +288,17 @@ def border(gram, sums, count):
     top = tf.concat([gram, tf.linalg.matrix_transpose(sums)], axis=-1)
     bottom = tf.concat([sums, tf.ones_like(sums[..., :1]) * count], axis=-1)
     return tf.concat([top, bottom], axis=-2)
+
+
+def in_runs(matrix, count):
+    """Returns `[n, columns]` as `[count, n, columns of one run]`."""
+    parts = tf.reshape(matrix, [-1, count, matrix.shape[-1] // count])
+    return tf.transpose(parts, [1, 0, 2])
+
+
+def joined(parts, count):
+    """Undoes `in_runs`."""
+    return tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1, count * parts.shape[-1]])
 
 
 def size(tensor, axis):

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_proxprop.blocks.rows import in_runs, joined
 from keras_proxprop.solvers import cost
 from keras_proxprop.solvers.factorization import solution
 from keras_proxprop.solvers.solver import Solver
@@ -186,14 +187,11 @@ def _by_columns(function, matrices):
     if pieces == 1:
         return function(matrices)
     width = -(-columns // pieces)
-
-    def split(matrix):
-        padded = tf.pad(matrix, [[0, 0], [0, pieces * width - columns]])
-        return tf.transpose(tf.reshape(padded, [-1, pieces, width]), [1, 0, 2])
-
+    missing = [[0, 0], [0, pieces * width - columns]]
+    runs = [in_runs(tf.pad(matrix, missing), pieces) for matrix in matrices]
     kind = tf.TensorSpec([None, width], matrices[0].dtype)
-    parts = tf.map_fn(function, [split(m) for m in matrices], fn_output_signature=kind)
-    return tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1, pieces * width])[:, :columns]
+    parts = tf.map_fn(function, runs, fn_output_signature=kind)
+    return joined(parts, pieces)[:, :columns]
 
 
 def add(direction, rest):

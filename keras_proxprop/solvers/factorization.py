@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from keras_proxprop import compiled
-from keras_proxprop.blocks.rows import size
 from keras_proxprop.solvers.elimination import inverse_cholesky
 
 # Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
@@ -95,10 +94,9 @@ def solution(form, shift):
 def _compared_with_rows(factor, form, shift):
     """Returns how much `WᵀW` amplifies, the diagonal of `G + shift I` scaled to one, and
     whether it is what the rows say where it amplifies most. There rounding does most."""
-    gram = form.gram
     # Where the inverse amplifies less than this, rounding is harmless.
     unchecked = _TOLERANCE / form.rounding
-    diagonal = tf.linalg.diag_part(gram) + shift
+    diagonal = tf.linalg.diag_part(form.gram) + shift
 
     def compared():
         y, expected = _most_amplified(factor, diagonal)
@@ -164,8 +162,7 @@ def floored_inverse(gram, shift):
 
 
 def _in_float64(gram, direction, shift):
-    n = size(gram, -1)
-    halvings = _HALVINGS if isinstance(n, int) and n > _WHOLE else 0
+    halvings = _HALVINGS if (gram.shape[-1] or 0) > _WHOLE else 0
     factor, damped = _damped_inverse_factor(gram, tf.cast(shift, tf.float64), halvings)
     factor.set_shape(gram.shape)
     return direction(lambda x: _apply(factor, x)), damped
