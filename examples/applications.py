@@ -29,7 +29,7 @@ import numpy as np
 
 import keras_proxprop
 from _results import markdown
-from keras_proxprop.reporting import layer_reports
+from keras_proxprop.reports.summary import layer_reports
 
 ARCHITECTURES = {
     name: make

@@ -19,11 +19,11 @@ if _keras.backend.backend() != "tensorflow":
 from keras_proxprop import solvers
 from keras_proxprop._version import __version__
 from keras_proxprop.blocks import register_block
-from keras_proxprop.memory import CurvatureMemory
-from keras_proxprop.monitor import StepMonitor
-from keras_proxprop.optimizer import ProxProp
-from keras_proxprop.reporting import summary
-from keras_proxprop.row_adam import RowAdam
+from keras_proxprop.memory.curvature_memory import CurvatureMemory
+from keras_proxprop.optimizers.proxprop import ProxProp
+from keras_proxprop.optimizers.row_adam import RowAdam
+from keras_proxprop.reports.step_monitor import StepMonitor
+from keras_proxprop.reports.summary import summary
 from keras_proxprop.tape import ImplicitGradientTape
 
 __all__ = [

@@ -6,9 +6,9 @@ import inspect
 import keras
 
 from keras_proxprop.blocks import find_block
-from keras_proxprop.blocks.cells import CellBlock
-from keras_proxprop.blocks.recurrent import cells_of
-from keras_proxprop.blocks.slices import variable_of
+from keras_proxprop.blocks.recurrent.cells import CellBlock
+from keras_proxprop.blocks.recurrent.layers import cells_of
+from keras_proxprop.weights import variable_of
 
 FINAL = "final layer"
 ELSEWHERE = "called inside a tf.function or control flow of its own"

@@ -4,6 +4,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_proxprop.rows.stacked import stack
+
 
 @dataclasses.dataclass(frozen=True)
 class Member:
@@ -48,7 +50,7 @@ class Problem:
         for use in first.uses:
             inputs = first.block.prepare(use.inputs)
             parts.append(first.block.rows(inputs, bias=len(first.weights) == 2))
-        return parts[0] if len(parts) == 1 else parts[0].stack(parts)
+        return stack(parts)
 
     @property
     def columns(self):

@@ -8,14 +8,14 @@ import weakref
 
 import tensorflow as tf
 
-from keras_proxprop import solvers, structure
-from keras_proxprop.blocks.slices import WeightSlice, variable_of
-from keras_proxprop.handover import grant, native
+from keras_proxprop import final_layers, solvers
+from keras_proxprop.keras_seams.provenance import grant
+from keras_proxprop.keras_seams.recording import Recorder
 from keras_proxprop.plan import Plan, check_final_layer, shared_variables
 from keras_proxprop.problem import Member, Problem
-from keras_proxprop.recording import Recorder
 from keras_proxprop.solvers.gradient import Gradient
-from keras_proxprop.step_size import check_tau, tau_of
+from keras_proxprop.tau import check_tau, tau_of
+from keras_proxprop.weights import WeightSlice, native, variable_of
 
 _warned = weakref.WeakSet()
 
@@ -169,7 +169,7 @@ class ImplicitGradientTape:
             blocks[id(use.block)] = use.block
         final = set()
         if uses and self._final_layer == "explicit":
-            final = structure.final_layers(self._recorder, target)
+            final = final_layers.final_layers(self._recorder, target)
         shared = shared_variables(blocks.values())
         implicit, explicit = [], []
         for key, block in blocks.items():

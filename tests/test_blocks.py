@@ -13,8 +13,9 @@ import tensorflow as tf
 from helpers import assert_close
 from keras.layers import Conv1D, Conv2D, Conv3D, Dense
 
-from keras_proxprop.blocks import correlation, find_block
-from keras_proxprop.blocks.rows import StackedRows
+from keras_proxprop.blocks import find_block
+from keras_proxprop.rows import correlation
+from keras_proxprop.rows.stacked import StackedRows
 
 EXACT = 1e-11
 # A new block, or a new way through one, is a row here: layer, its arguments, input shape.

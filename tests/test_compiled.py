@@ -7,7 +7,7 @@ import tensorflow as tf
 from helpers import assert_close
 
 import keras_proxprop
-from keras_proxprop import compiled
+from keras_proxprop import xla
 from keras_proxprop.solvers import Exact
 
 L = keras.layers
@@ -19,27 +19,27 @@ def test_a_step_knows_whether_xla_compiles_it(jit_compile):
 
     @tf.function(jit_compile=jit_compile)
     def step(x):
-        known.append(compiled.by_xla())
+        known.append(xla.by_xla())
         return tf.cond(x > 0, lambda: branch(x), lambda: x)
 
     def branch(x):
-        known.append(compiled.by_xla())
+        known.append(xla.by_xla())
         return -x
 
     # As Keras does: the compiled function is called by one that is not.
     tf.function(lambda x: step(x))(tf.constant(1.0))
     assert len(known) >= 2
     assert set(known) == {jit_compile}
-    assert not compiled.by_xla()
+    assert not xla.by_xla()
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 def test_traced_once_is_one_trace_for_all_sizes(jit_compile):
     traces = []
 
-    @compiled.traced_once
+    @xla.traced_once
     def scaled(x, factor):
-        traces.append(compiled.by_xla())
+        traces.append(xla.by_xla())
         return x * factor
 
     @tf.function(jit_compile=jit_compile)
@@ -59,7 +59,7 @@ def test_cond_on_sizes_takes_the_branch_that_the_sizes_say(jit_compile):
     @tf.function(input_signature=[tf.TensorSpec([None])], jit_compile=jit_compile)
     def step(x):
         large = tf.shape(x)[0] > 3
-        return compiled.cond_on_sizes(large, lambda: (x + 1, x), lambda: (x - 1, -x))
+        return xla.cond_on_sizes(large, lambda: (x + 1, x), lambda: (x - 1, -x))
 
     for n, sign in ((2, -1), (5, 1)):
         one, other = step(tf.ones([n]))
@@ -72,7 +72,7 @@ def test_xla_compiles_only_the_branch_that_the_sizes_say():
     def step(x):
         y = tf.matmul(x, x)
         large = tf.shape(y)[0] > 3
-        return compiled.cond_on_sizes(large, lambda: tf.sin(y), lambda: tf.cos(y))
+        return xla.cond_on_sizes(large, lambda: tf.sin(y), lambda: tf.cos(y))
 
     hlo = step.experimental_get_compiler_ir(tf.ones([5, 5]))(stage="hlo")
     assert "sine" in hlo

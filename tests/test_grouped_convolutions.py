@@ -7,10 +7,10 @@ import tensorflow as tf
 from helpers import assert_close
 
 from keras_proxprop.blocks import find_block
-from keras_proxprop.blocks.geometry import Geometry
-from keras_proxprop.blocks.grouped import GroupedConvolutionRows
-from keras_proxprop.blocks.patches import ConvolutionRows
-from keras_proxprop.blocks.row_products import WRITE
+from keras_proxprop.rows.grouped_patches import GroupedPatchRows
+from keras_proxprop.rows.image_rows import WRITE
+from keras_proxprop.rows.patches import PatchRows
+from keras_proxprop.rows.windows import Windows
 
 EXACT = 1e-12
 # images, groups, kernel, strides, dilation, padding
@@ -59,11 +59,11 @@ def patch_gram(images, groups, geometry, bias):
 @pytest.mark.parametrize("name", CASES)
 def test_gram_is_that_of_the_patches(name, bias, monkeypatch):
     # Row by row wherever that can be done at all.
-    monkeypatch.setattr("keras_proxprop.blocks.row_products.RowProducts.cost", 0)
+    monkeypatch.setattr("keras_proxprop.rows.image_rows.ImageRowProducts.cost", 0)
     shape, groups, *windows = CASES[name]
     images = np.random.default_rng(len(name)).normal(size=shape)
-    geometry = Geometry(*windows)
-    rows = GroupedConvolutionRows(tf.constant(images), geometry, bias, groups)
+    geometry = Windows(*windows)
+    rows = GroupedPatchRows(tf.constant(images), geometry, bias, groups)
     assert rows._way == "products"
     expected = patch_gram(images, groups, geometry, bias)
     # A batch of unknown size, too.
@@ -71,7 +71,7 @@ def test_gram_is_that_of_the_patches(name, bias, monkeypatch):
 
     @tf.function(input_signature=[batch])
     def gram(x):
-        return GroupedConvolutionRows(x, geometry, bias, groups).gram()
+        return GroupedPatchRows(x, geometry, bias, groups).gram()
 
     for actual in (rows.gram(), rows._patch_gram(), gram(tf.constant(images))):
         if np.any(expected):
@@ -86,11 +86,11 @@ def test_gram_is_that_of_the_patches(name, bias, monkeypatch):
 def test_every_way_to_the_gram_of_one_group(name, bias, jit_compile):
     shape, _, *windows = CASES[name]
     images = np.random.default_rng(len(name)).normal(size=shape)
-    geometry = Geometry(*windows)
+    geometry = Windows(*windows)
     expected = patch_gram(images, 1, geometry, bias)[0]
 
     def gram(x, way):
-        rows = ConvolutionRows(x, geometry, bias)
+        rows = PatchRows(x, geometry, bias)
         rows._gram_costs = {way: 1}
         return rows.gram()
 
@@ -105,8 +105,8 @@ def test_every_way_to_the_gram_of_one_group(name, bias, jit_compile):
 
 def test_products_are_taken_where_images_are_small():
     def way(*shape, taps=3):
-        geometry = Geometry((taps, taps), (1, 1), (1, 1), "same")
-        return ConvolutionRows(tf.zeros([2, *shape]), geometry, bias=True)._way
+        geometry = Windows((taps, taps), (1, 1), (1, 1), "same")
+        return PatchRows(tf.zeros([2, *shape]), geometry, bias=True)._way
 
     assert way(8, 8, 20, taps=5) == way(4, 4, 512) == "products"
     assert way(32, 32, 64) == way(16, 16, 16, taps=5) == way(28, 28, 1) == "correlation"
@@ -126,14 +126,14 @@ def test_unknown_lengths_take_patches(shape):
         assert rows._way == "patches"
         return rows.gram()
 
-    expected = patch_gram(sample, shape[-1], Geometry.of(layer), True)
+    expected = patch_gram(sample, shape[-1], Windows.of(layer), True)
     assert_close(gram(tf.constant(sample)), expected, EXACT)
 
 
 def test_the_cheaper_gram_is_taken():
     def rows(shape, kernel):
-        geometry = Geometry((kernel,) * 2, (1, 1), (1, 1), "same")
-        return GroupedConvolutionRows(tf.zeros(shape), geometry, False, shape[-1])
+        geometry = Windows((kernel,) * 2, (1, 1), (1, 1), "same")
+        return GroupedPatchRows(tf.zeros(shape), geometry, False, shape[-1])
 
     # MobileNet's layers: products of rows.
     for shape in ((2, 112, 112, 8), (2, 14, 14, 512), (2, 1, 1, 512)):

@@ -10,7 +10,7 @@ from keras import layers
 
 import keras_proxprop.blocks
 from keras_proxprop.blocks import find_block
-from keras_proxprop.blocks.slices import variable_of
+from keras_proxprop.weights import variable_of
 
 README = pathlib.Path(keras_proxprop.blocks.__file__).with_name("README.md")
 ROWS = re.findall(r"^\| (`\w+`.*?) \| ([\w ]+) \|", README.read_text(), re.MULTILINE)

@@ -14,13 +14,15 @@ L = keras.layers
 
 def test_a_step_is_traced_once(monkeypatch):
     traces = []
-    trace = keras_proxprop.training.ImplicitGradientTape.gradient
+    trace = keras_proxprop.keras_seams.train_step.ImplicitGradientTape.gradient
 
     def counted(self, *arguments):
         traces.append(None)
         return trace(self, *arguments)
 
-    monkeypatch.setattr(keras_proxprop.training.ImplicitGradientTape, "gradient", counted)
+    monkeypatch.setattr(
+        keras_proxprop.keras_seams.train_step.ImplicitGradientTape, "gradient", counted
+    )
     model = convnet()
     # Keras traces a step twice where it creates the optimizer's variables in it.
     model.optimizer.build(model.trainable_variables)
@@ -60,7 +62,7 @@ def test_auto_keeps_the_batchs_own_where_that_is_cheaper():
     ]
     model = keras.Sequential(layers)
     model.compile(ProxProp(memory=CurvatureMemory(refresh_every=7)), loss="mse")
-    reports = keras_proxprop.reporting.layer_reports(model, batch_size=32)
+    reports = keras_proxprop.reports.summary.layer_reports(model, batch_size=32)
     chosen = {r.name: r.solver for r in reports}
     assert chosen["conv"] == "memory/7"
     # 1568 features: their factorization is dear.

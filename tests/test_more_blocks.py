@@ -16,8 +16,8 @@ from helpers import assert_close
 from keras import layers
 
 from keras_proxprop.blocks import find_block, layer_scale
+from keras_proxprop.keras_seams.recording import Use
 from keras_proxprop.problem import Member, Problem
-from keras_proxprop.recording import Use
 from keras_proxprop.solvers import ConjugateGradient, Exact
 from keras_proxprop.solvers.gradient import Gradient
 
@@ -287,7 +287,7 @@ def test_gram_of_patches_is_the_same_image_by_image(name, monkeypatch):
     whole = rows.gram()
     d = tf.zeros([rows.count, rows.groups])
     assert_close(rows.equations_in_float64(d)[0], whole, EXACT)
-    monkeypatch.setattr("keras_proxprop.blocks.grouped._PATCH_NUMBERS", 0)
+    monkeypatch.setattr("keras_proxprop.rows.grouped_patches._PATCH_NUMBERS", 0)
     assert_close(tf.function(rows.gram, jit_compile=True)(), whole, EXACT)
 
 

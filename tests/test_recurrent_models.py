@@ -22,7 +22,7 @@ from recurrent_cases import (
 )
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, StepMonitor, solvers
-from keras_proxprop.reporting import layer_reports
+from keras_proxprop.reports.summary import layer_reports
 
 
 class Model(keras.Model):

@@ -9,8 +9,8 @@ from keras import layers, ops
 
 import keras_proxprop
 from keras_proxprop import ImplicitGradientTape, ProxProp, blocks
-from keras_proxprop.blocks.rows import MatrixRows
-from keras_proxprop.reporting import layer_reports
+from keras_proxprop.reports.summary import layer_reports
+from keras_proxprop.rows.matrix import MatrixRows
 
 TAU = 0.5
 

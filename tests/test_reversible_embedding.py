@@ -11,7 +11,7 @@ from keras import layers
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, StepMonitor
 from keras_proxprop.blocks import find_block
-from keras_proxprop.reporting import layer_reports
+from keras_proxprop.reports.summary import layer_reports
 
 TAU = 0.7
 VOCABULARY, DIM = 6, 3

@@ -7,7 +7,7 @@ import tensorflow as tf
 from helpers import MODES, assert_close, assert_equal_weights, weights_of
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, RowAdam
-from keras_proxprop.row_adam import row_factor
+from keras_proxprop.optimizers.row_adam import row_factor
 
 L = keras.layers
 RATE, TAU = 0.01, 0.7

@@ -11,8 +11,9 @@ from keras.layers import Conv2D
 
 from keras_proxprop import solvers
 from keras_proxprop.blocks import find_block
-from keras_proxprop.blocks.rows import MatrixRows, StackedRows
-from keras_proxprop.solvers import cost
+from keras_proxprop.rows.matrix import MatrixRows
+from keras_proxprop.rows.stacked import StackedRows
+from keras_proxprop.solvers import price
 from keras_proxprop.solvers.auto import Auto
 
 SOLVERS = {
@@ -322,9 +323,9 @@ def test_auto_takes_the_smaller_matrix():
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 def test_smaller_matrix_is_taken_at_run_time_where_the_batch_size_is_unknown(jit_compile):
     def dual_is_taken(x):
-        return cost.cheapest(
+        return price.cheapest(
             MatrixRows(x, bias=False),
-            lambda count: cost.exact(MatrixRows(x, bias=False), 6, count),
+            lambda count: price.exact(MatrixRows(x, bias=False), 6, count),
             {"primal": lambda: tf.constant(False), "dual": lambda: tf.constant(True)},
         )
 

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 import keras_proxprop
-from keras_proxprop.blocks.rows import MatrixRows, Rows
-from keras_proxprop.solvers import ConjugateGradient, Exact, cost
+from keras_proxprop.rows.base import Rows
+from keras_proxprop.rows.matrix import MatrixRows
+from keras_proxprop.solvers import ConjugateGradient, Exact, price
 from keras_proxprop.solvers.auto import ITERATIONS, Auto
 
 L = keras.layers
@@ -132,8 +133,8 @@ def test_cg_is_taken_above_the_stated_multiple_only():
     rows = Shape(1000, 1000)
     for columns in (1, 10, 100, 1000):
         form, price = Auto().choose(rows, columns)
-        exact = min(cost.exact(rows, columns, 1000).values())
-        limit = 30 * cost.backpropagation(rows, columns, 1000)
+        exact = min(price.exact(rows, columns, 1000).values())
+        limit = 30 * price.backpropagation(rows, columns, 1000)
         assert form.startswith("cg") == (exact > limit)
 
 
@@ -144,16 +145,16 @@ def test_the_choice_at_run_time_follows_the_batch():
     @tf.function(input_signature=[tf.TensorSpec([None, 30])])
     def step(x):
         rows = MatrixRows(x, True)
-        return cost.cheapest(
+        return price.cheapest(
             rows,
-            lambda n: cost.exact(rows, 10, n),
+            lambda n: price.exact(rows, 10, n),
             {"primal": lambda: tf.constant(0), "dual": lambda: tf.constant(1)},
         )
 
     for n in (4, 40):
         ran.append(int(step(x[:n])))
         rows = MatrixRows(x[:n], True)
-        costs = cost.exact(rows, 10, n)
+        costs = price.exact(rows, 10, n)
         assert ran[-1] == int(costs["dual"] < costs["primal"])
     assert ran == [1, 0]
 

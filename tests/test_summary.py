@@ -8,7 +8,7 @@ from helpers import assert_equal_weights
 
 import keras_proxprop
 from keras_proxprop import ImplicitGradientTape, ProxProp, solvers
-from keras_proxprop.reporting import layer_reports
+from keras_proxprop.reports.summary import layer_reports
 
 layers = keras.layers
 

@@ -8,9 +8,10 @@ from helpers import MODES, assert_close, implicit_direction, inputs_of, weights_
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, register_block
 from keras_proxprop.blocks import find_block
-from keras_proxprop.blocks.embedding import EmbeddingRows
-from keras_proxprop.blocks.reversible_embedding import TiedRows
-from keras_proxprop.blocks.rows import MatrixRows, Rows
+from keras_proxprop.rows.base import Rows
+from keras_proxprop.rows.matrix import MatrixRows
+from keras_proxprop.rows.one_hot import OneHotRows
+from keras_proxprop.rows.tied import TiedRows
 from keras_proxprop.solvers import ConjugateGradient
 
 L = keras.layers
@@ -93,7 +94,7 @@ def test_the_trace_of_groups_is_their_mean(float64):
 
 def test_the_trace_of_lookups_and_projections_of_one_matrix(float64):
     random = np.random.default_rng(5)
-    lookups = EmbeddingRows(tf.constant([1, 4, 1]), 5, tf.float64)
+    lookups = OneHotRows(tf.constant([1, 4, 1]), 5, tf.float64)
     states = MatrixRows(tf.constant(random.normal(size=(6, 3))), False)
     rows = TiedRows([lookups, states], (5, 3))
     units = np.eye(15).reshape(15, 5, 3)

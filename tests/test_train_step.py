@@ -102,7 +102,7 @@ def fit(model, optimizer, mode="graph", **kwargs):
 
 def test_a_model_with_another_optimizer_runs_keras_train_step(monkeypatch):
     ProxProp()
-    monkeypatch.setattr(keras_proxprop.training, "train_step", None)
+    monkeypatch.setattr(keras_proxprop.keras_seams.train_step, "train_step", None)
     fit(build(), "adam")
     with pytest.raises(TypeError, match="not callable"):
         fit(build(), ProxProp())

@@ -8,7 +8,7 @@ from helpers import weights_of
 from keras import layers
 
 from keras_proxprop import ProxProp
-from keras_proxprop.reporting import layer_reports
+from keras_proxprop.reports.summary import layer_reports
 
 VOCABULARY = 20
 

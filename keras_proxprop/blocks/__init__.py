@@ -5,7 +5,6 @@ import inspect
 import keras
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.cells import GRUCellBlock, LSTMCellBlock, SimpleRNNCellBlock
 from keras_proxprop.blocks.convolution import ConvolutionBlock
 from keras_proxprop.blocks.dense import DenseBlock
 from keras_proxprop.blocks.depthwise import DepthwiseBlock
@@ -13,7 +12,12 @@ from keras_proxprop.blocks.einsum_dense import EinsumDenseBlock
 from keras_proxprop.blocks.embedding import EmbeddingBlock
 from keras_proxprop.blocks.generic import GenericBlock
 from keras_proxprop.blocks.layer_scale import LayerScaleBlock
-from keras_proxprop.blocks.recurrent import RecurrentBlock
+from keras_proxprop.blocks.recurrent.cells import (
+    GRUCellBlock,
+    LSTMCellBlock,
+    SimpleRNNCellBlock,
+)
+from keras_proxprop.blocks.recurrent.layers import RecurrentBlock
 from keras_proxprop.blocks.reversible_embedding import ReversibleEmbeddingBlock
 from keras_proxprop.blocks.scaling import (
     BatchNormalizationBlock,

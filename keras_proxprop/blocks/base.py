@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_proxprop.blocks.stateless import product
+from keras_proxprop.rows.arrays import working_dtype
 
 
 class Block:
@@ -136,6 +136,30 @@ class CompositeBlock(Block):
         return [weight for part in self._parts for weight in part.weights]
 
 
-def working_dtype(dtype):
-    """Returns the dtype for Gram matrices and solves: at least float32."""
-    return dtype if dtype == tf.float64 else tf.float32
+def product(linear, inputs, values, reads=()):
+    """Returns `linear(inputs, *values)`, with the values hidden from every tape.
+
+    A gradient for them is then exactly the part that reaches them by other ways. The
+    gradient for the inputs is made with the values themselves, so that a gradient of this
+    gradient reaches them.
+
+    Args:
+        linear: function of the inputs and the values.
+        inputs: tensor.
+        values: of the weights, tensors.
+        reads: copies of the values, where these are to have a gradient of their own: that
+            by way of this product alone, `AᵀD`.
+    """
+
+    @tf.custom_gradient
+    def hidden(inputs, *reads):
+        def gradient(d):
+            sources = [inputs, *values[: len(reads)]]
+            with tf.GradientTape() as tape:
+                tape.watch(sources)
+                z = linear(inputs, *values)
+            return tape.gradient(z, sources, d)
+
+        return linear(inputs, *(reads or map(tf.stop_gradient, values))), gradient
+
+    return hidden(inputs, *reads)

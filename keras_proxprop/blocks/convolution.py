@@ -3,9 +3,9 @@
 import keras
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.geometry import Geometry
-from keras_proxprop.blocks.grouped import GroupedConvolutionRows
-from keras_proxprop.blocks.patches import ConvolutionRows
+from keras_proxprop.rows.grouped_patches import GroupedPatchRows
+from keras_proxprop.rows.patches import PatchRows
+from keras_proxprop.rows.windows import Windows
 
 
 class ConvolutionBlock(Block):
@@ -18,7 +18,7 @@ class ConvolutionBlock(Block):
 
     def __init__(self, layer):
         super().__init__(layer)
-        self._windows = self.geometry = Geometry.of(layer)
+        self._windows = self.geometry = Windows.of(layer)
         if layer.groups > 1:
             # Their columns stand group by group, not layer by layer.
             self.geometry = type(self), id(layer)
@@ -29,5 +29,5 @@ class ConvolutionBlock(Block):
 
     def rows(self, inputs, bias):
         if self.layer.groups > 1:
-            return GroupedConvolutionRows(inputs, self._windows, bias, self.layer.groups)
-        return ConvolutionRows(inputs, self._windows, bias)
+            return GroupedPatchRows(inputs, self._windows, bias, self.layer.groups)
+        return PatchRows(inputs, self._windows, bias)

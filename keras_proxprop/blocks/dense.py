@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.rows import MatrixRows
+from keras_proxprop.rows.matrix import MatrixRows
 
 
 class DenseBlock(Block):

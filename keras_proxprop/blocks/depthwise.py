@@ -3,8 +3,8 @@
 import keras
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.geometry import Geometry
-from keras_proxprop.blocks.grouped import GroupedConvolutionRows
+from keras_proxprop.rows.grouped_patches import GroupedPatchRows
+from keras_proxprop.rows.windows import Windows
 
 
 class DepthwiseBlock(Block):
@@ -24,9 +24,9 @@ class DepthwiseBlock(Block):
         return channels * multiplier
 
     def linear(self, inputs, kernel, bias=None):
-        z = Geometry.of(self.layer).convolve_channels(inputs, kernel)
+        z = Windows.of(self.layer).convolve_channels(inputs, kernel)
         return z if bias is None else keras.ops.add(z, bias)
 
     def rows(self, inputs, bias):
-        geometry, channels = Geometry.of(self.layer), inputs.shape[-1]
-        return GroupedConvolutionRows(inputs, geometry, bias, channels)
+        geometry, channels = Windows.of(self.layer), inputs.shape[-1]
+        return GroupedPatchRows(inputs, geometry, bias, channels)

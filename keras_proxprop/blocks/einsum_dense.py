@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.rows import GroupedRows, MatrixRows
+from keras_proxprop.rows.groups import GroupedRows
+from keras_proxprop.rows.matrix import MatrixRows
 
 
 @dataclasses.dataclass(frozen=True)

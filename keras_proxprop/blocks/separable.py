@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block, CompositeBlock
 from keras_proxprop.blocks.depthwise import DepthwiseBlock
-from keras_proxprop.blocks.rows import MatrixRows
+from keras_proxprop.rows.matrix import MatrixRows
 
 
 class SeparableBlock(CompositeBlock):

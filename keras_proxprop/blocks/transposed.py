@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.blocks.geometry import Geometry
-from keras_proxprop.blocks.patches import ConvolutionRows
-from keras_proxprop.blocks.rows import size
+from keras_proxprop.rows.arrays import size
+from keras_proxprop.rows.patches import PatchRows
+from keras_proxprop.rows.windows import Windows
 
 
 class TransposedConvolutionBlock(Block):
@@ -44,8 +44,8 @@ class TransposedConvolutionBlock(Block):
     def rows(self, inputs, bias):
         layer = self.layer
         ones = (1,) * len(layer.strides)
-        geometry = Geometry(layer.kernel_size, ones, layer.dilation_rate, "valid")
-        return ConvolutionRows(self._spread(inputs), geometry, bias)
+        geometry = Windows(layer.kernel_size, ones, layer.dilation_rate, "valid")
+        return PatchRows(self._spread(inputs), geometry, bias)
 
     def _spread(self, images):
         """Returns the images with `strides - 1` zeros between pixels, and their borders."""

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_proxprop.solvers import cost
+from keras_proxprop.solvers import price
 from keras_proxprop.solvers.conjugate_gradient import ConjugateGradient
 from keras_proxprop.solvers.exact import dual, primal
 from keras_proxprop.solvers.solver import Solver
@@ -22,7 +22,7 @@ class Auto(Solver):
     def solve(self, rows, d, tau, rest=None):
         if rows.closed_form:
             return rows.solve(d, tau, rest)
-        return cost.cheapest(
+        return price.cheapest(
             rows,
             lambda count: self.prices(rows, d.shape[-1], count),
             {
@@ -34,12 +34,12 @@ class Auto(Solver):
 
     def prices(self, rows, columns, count):
         """Returns `{form: cost}`; CG's is the price from which on it is preferred."""
-        limit = MULTIPLE * cost.backpropagation(rows, columns, count)
-        return {**cost.exact(rows, columns, count), "cg": limit}
+        limit = MULTIPLE * price.backpropagation(rows, columns, count)
+        return {**price.exact(rows, columns, count), "cg": limit}
 
     def choose(self, rows, columns):
         if rows.closed_form:
-            return cost.closed_form(rows, columns)
+            return price.closed_form(rows, columns)
         prices = self.prices(rows, columns, rows.count)
         form = min(prices, key=prices.get)
         if form == "cg":

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop.solvers import cost
+from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
@@ -74,13 +74,13 @@ class ConjugateGradient(Solver):
             return matrix.multiply_transposed(u)
 
         branches = {"rows": from_rows, "gram": from_gram, "dual": dual}
-        return cost.cheapest(
+        return price.cheapest(
             rows, lambda count: self._costs(rows, d.shape[-1], count, rest), branches
         ), tf.constant(False)
 
     def choose(self, rows, columns):
         if rows.closed_form:
-            return cost.closed_form(rows, columns)
+            return price.closed_form(rows, columns)
         costs = self._costs(rows, columns, rows.count)
         return f"cg-{self.iterations}", min(costs.values())
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_proxprop.blocks.rows import size
+from keras_proxprop.rows.arrays import size
 
 
 def inverse_cholesky(matrix):

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_proxprop.blocks.rows import in_runs, joined
-from keras_proxprop.solvers import cost
+from keras_proxprop.rows.arrays import in_runs, joined
+from keras_proxprop.solvers import price
 from keras_proxprop.solvers.factorization import solution
 from keras_proxprop.solvers.solver import Solver
 
@@ -55,9 +55,9 @@ class Exact(Solver):
             return primal(rows, d, tau, rest)
         if self.form == "dual":
             return dual(rows, d, tau, rest)
-        return cost.cheapest(
+        return price.cheapest(
             rows,
-            lambda count: cost.exact(rows, d.shape[-1], count),
+            lambda count: price.exact(rows, d.shape[-1], count),
             {
                 "primal": lambda: primal(rows, d, tau, rest),
                 "dual": lambda: dual(rows, d, tau, rest),
@@ -65,12 +65,12 @@ class Exact(Solver):
         )
 
     def prices(self, rows, columns, count):
-        costs = cost.exact(rows, columns, count)
+        costs = price.exact(rows, columns, count)
         return {self.form: costs[self.form]} if self.form in costs else costs
 
     def choose(self, rows, columns):
         if rows.closed_form:
-            return cost.closed_form(rows, columns)
+            return price.closed_form(rows, columns)
         prices = self.prices(rows, columns, rows.count)
         form = min(prices, key=prices.get)
         return form, prices[form]

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_proxprop import compiled
+from keras_proxprop import xla
 from keras_proxprop.solvers.elimination import inverse_cholesky
 
 # Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
@@ -115,7 +115,7 @@ def _compared_with_rows(factor, form, shift):
     return tf.cond(most <= unchecked, lambda: (most, tf.constant(True)), compared)
 
 
-@compiled.traced_once
+@xla.traced_once
 def _most_amplified(factor, diagonal):
     """Returns `y = WᵀW x` of directions `x` that it amplifies most, and `yᵀ (WᵀW)⁻¹ y`.
 
@@ -136,7 +136,7 @@ def _most_amplified(factor, diagonal):
     return tf.matmul(factor, z, transpose_a=True), tf.reduce_sum(z**2, axis=-2)
 
 
-@compiled.traced_once
+@xla.traced_once
 def floored_inverse(gram, shift):
     """Returns `(G + shift I)⁻¹`, with the diagonal of `G` a little raised, and whether
     more was needed, a boolean tensor.
@@ -168,7 +168,7 @@ def _in_float64(gram, direction, shift):
     return direction(lambda x: _apply(factor, x)), damped
 
 
-@compiled.traced_once
+@xla.traced_once
 def _damped_inverse_factor(gram, shift, halvings):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, the diagonal raised where that is needed
     for it to be trusted, and whether it was."""
@@ -186,7 +186,7 @@ def _damped_inverse_factor(gram, shift, halvings):
     return factor, (damping > _DAMPING) & tf.reduce_all(tf.math.is_finite(factor))
 
 
-@compiled.traced_once
+@xla.traced_once
 def _inverse_factor(gram, shift, damping, halvings):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted."""
     diagonal = tf.linalg.diag_part(gram) + shift
@@ -206,12 +206,12 @@ def _inverse_cholesky(matrix, halvings):
         return _whole(matrix)
     leaf = _LEAF_IN_FLOAT64 if matrix.dtype == tf.float64 else _LEAF
     halves, whole = lambda: _by_halves(matrix, halvings), lambda: _whole(matrix)
-    return compiled.cond_on_sizes(tf.shape(matrix)[-1] > leaf, halves, whole)
+    return xla.cond_on_sizes(tf.shape(matrix)[-1] > leaf, halves, whole)
 
 
-@compiled.traced_once
+@xla.traced_once
 def _whole(matrix):
-    if compiled.by_xla_for_cpu():
+    if xla.by_xla_for_cpu():
         return inverse_cholesky(matrix)
     # A constant identity, or zeros to start from above, would be made and kept for every
     # branch, taken or not: 100 MiB for a net of three wide layers.
@@ -219,7 +219,7 @@ def _whole(matrix):
     return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
 
 
-@compiled.traced_once
+@xla.traced_once
 def _by_halves(matrix, halvings):
     n = tf.shape(matrix)[-1]
     half = n // 2

@@ -1,6 +1,6 @@
 """What a solver is."""
 
-from keras_proxprop.config import Config
+from keras_proxprop.has_config import Config
 
 
 class Solver(Config):
@@ -10,7 +10,7 @@ class Solver(Config):
     """
 
     def solve(self, rows, d, tau, rest=None):
-        """Returns the direction `P`, a list as in `keras_proxprop.blocks.rows`, and whether
+        """Returns the direction `P`, a list as in `keras_proxprop.rows.base`, and whether
         the matrix had to be damped to be inverted, a boolean tensor.
 
         Args:

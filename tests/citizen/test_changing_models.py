@@ -10,7 +10,7 @@ from scenarios import OPTIMIZERS, adam, compiled, data, fit, mlp, proxprop, with
 
 import keras_proxprop
 from keras_proxprop import StepMonitor
-from keras_proxprop.reporting import layer_reports
+from keras_proxprop.reports.summary import layer_reports
 
 
 def steps(model):

@@ -11,7 +11,7 @@ import pytest
 
 import applications
 import keras_proxprop
-from keras_proxprop.reporting import layer_reports
+from keras_proxprop.reports.summary import layer_reports
 
 PROGRAM = pathlib.Path(applications.__file__)
 

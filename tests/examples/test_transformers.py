@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import gpt
 import vit
-from keras_proxprop.reporting import layer_reports
+from keras_proxprop.reports.summary import layer_reports
 
 
 @pytest.mark.parametrize("program", [vit, gpt])

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_proxprop.row_adam import RowAdam
+from keras_proxprop.optimizers.row_adam import RowAdam
 
 
 def forwarded(name):
@@ -48,7 +48,7 @@ def make(identifier, learning_rate, kwargs):
     return keras.optimizers.get({**config, "config": arguments})
 
 
-class OuterOptimizer(keras.optimizers.Optimizer):
+class OptimizerWrapper(keras.optimizers.Optimizer):
     """An optimizer around another, which makes the steps and has all that Keras, its
     callbacks and `LossScaleOptimizer` read from an optimizer, or set.
 
@@ -58,7 +58,9 @@ class OuterOptimizer(keras.optimizers.Optimizer):
     """
 
     def __init__(self, inner_optimizer, name):
-        if isinstance(inner_optimizer, (OuterOptimizer, keras.optimizers.LossScaleOptimizer)):
+        if isinstance(
+            inner_optimizer, (OptimizerWrapper, keras.optimizers.LossScaleOptimizer)
+        ):
             raise ValueError(
                 "Argument `inner_optimizer` must be an optimizer that makes plain steps; a "
                 "LossScaleOptimizer goes around ProxProp, not into it. "

@@ -60,7 +60,7 @@ class _Axis:
 
 
 @dataclasses.dataclass(frozen=True)
-class RowProducts:
+class ImageRowProducts:
     """The Gram matrices of the groups' patches, from products of image rows.
 
     Attributes:

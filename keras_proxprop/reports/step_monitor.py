@@ -8,9 +8,9 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks import find_block
-from keras_proxprop.blocks.slices import weight_key
-from keras_proxprop.observing import STATISTICS, Observed, Probe, Timer
-from keras_proxprop.optimizer import find_proxprop
+from keras_proxprop.optimizers.proxprop import find_proxprop
+from keras_proxprop.reports.probes import STATISTICS, Observed, Probe, Timer
+from keras_proxprop.weights import weight_key
 
 
 class StepMonitor(keras.callbacks.Callback):

@@ -12,7 +12,7 @@ import weakref
 
 import tensorflow as tf
 
-from keras_proxprop.blocks.recurrent import cells_of
+from keras_proxprop.blocks.recurrent.layers import cells_of
 
 _active = threading.local()
 # What every model was last called with while it was recorded, tensors as `tf.TensorSpec`.

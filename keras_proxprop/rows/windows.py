@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
-class Geometry:
+class Windows:
     """Which pixels a convolution's windows see: each a tuple of one int per spatial axis."""
 
     kernel_size: tuple

@@ -6,10 +6,12 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import compiled
-from keras_proxprop.blocks import correlation
-from keras_proxprop.blocks.row_products import WRITE, RowProducts
-from keras_proxprop.blocks.rows import MatrixRows, Rows, border, size
+from keras_proxprop import xla
+from keras_proxprop.rows import correlation
+from keras_proxprop.rows.arrays import border, size
+from keras_proxprop.rows.base import Rows
+from keras_proxprop.rows.image_rows import WRITE, ImageRowProducts
+from keras_proxprop.rows.matrix import MatrixRows
 
 # An axis of unknown length is taken to have so many pixels where costs are compared.
 _NOMINAL = 64
@@ -27,7 +29,7 @@ _PRODUCT_NUMBERS = 2**22
 _TIMES_THE_GRAM = 4
 
 
-class ConvolutionRows(Rows):
+class PatchRows(Rows):
     """The patches of `images` (`[batch, *spatial, channels]`), a row each, never written out
     where a product or a correlation does instead."""
 
@@ -50,7 +52,7 @@ class ConvolutionRows(Rows):
 
     @functools.cached_property
     def _products(self):
-        return RowProducts.of(self.images.shape, self.geometry, self.groups)
+        return ImageRowProducts.of(self.images.shape, self.geometry, self.groups)
 
     @functools.cached_property
     def _gram_costs(self):
@@ -117,7 +119,7 @@ class ConvolutionRows(Rows):
         if not self.bias:
             return gram
         total = tf.reduce_sum(self.images, axis=0, keepdims=True)
-        patches = ConvolutionRows(total, self.geometry, bias=False).matrix().x
+        patches = PatchRows(total, self.geometry, bias=False).matrix().x
         sums = tf.reduce_sum(patches, axis=0, keepdims=True)
         return border(gram, sums, tf.cast(self.count, self.dtype))
 
@@ -180,7 +182,7 @@ class ConvolutionRows(Rows):
 
     def _written_out(self, images):
         """Returns the patches of some of the images, or of all, written out."""
-        return ConvolutionRows(images, self.geometry, self.bias).matrix()
+        return PatchRows(images, self.geometry, self.bias).matrix()
 
     def _convolve(self, images, kernel):
         return self.geometry.convolve(images, kernel)
@@ -272,7 +274,7 @@ class ConvolutionRows(Rows):
                 for a, (n, k, s) in enumerate(zip(lengths, g.kernel_size, g.strides))
             ]
             channels *= math.prod(g.strides)
-        weight = _CORRELATION_BY_XLA if compiled.by_xla() else _CORRELATION
+        weight = _CORRELATION_BY_XLA if xla.by_xla() else _CORRELATION
         weight *= max(1, _CHANNELS / channels)
         return weight * correlation.cost(lengths, channels, self._axes())
 

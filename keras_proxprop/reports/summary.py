@@ -7,11 +7,12 @@ import numbers
 import keras
 import tensorflow as tf
 
-from keras_proxprop import recording, structure
+from keras_proxprop import final_layers
+from keras_proxprop.keras_seams import recording
+from keras_proxprop.optimizers.row_adam import RowAdam, row_factor
 from keras_proxprop.plan import ELSEWHERE, FINAL, SHARED, Plan, shared_variables
 from keras_proxprop.problem import Member, Problem
-from keras_proxprop.row_adam import RowAdam, row_factor
-from keras_proxprop.solvers import cost
+from keras_proxprop.solvers import price
 
 # What `fit` takes where it is not told a batch size.
 _KERAS_BATCH_SIZE = 32
@@ -50,7 +51,7 @@ class LayerReport:
 
 
 def summary(model, batch_size=None, optimizer=None):
-    """Prints which layers of a model take implicit steps, how, and at what cost.
+    """Prints which layers of a model take implicit steps, how, and at what price.
 
     A row per weighted layer: its step (implicit, explicit and why, or frozen), the
     rows × features of its least-squares problem, the form that the solver takes (primal,
@@ -103,7 +104,7 @@ def summary(model, batch_size=None, optimizer=None):
 def layer_reports(model, batch_size=None, optimizer=None):
     """Returns the rows of `summary`, a `LayerReport` each."""
     # The optimizer knows the training step, which reports through this module's package.
-    from keras_proxprop.optimizer import ProxProp, find_proxprop
+    from keras_proxprop.optimizers.proxprop import ProxProp, find_proxprop
 
     if optimizer is not None and find_proxprop(optimizer) is None:
         raise TypeError(
@@ -112,9 +113,9 @@ def layer_reports(model, batch_size=None, optimizer=None):
     proxprop = find_proxprop(optimizer or getattr(model, "optimizer", None)) or ProxProp()
     plan = Plan(model, proxprop.exclude)
     args, kwargs = _call_of(model, _check_batch_size(batch_size))
-    recorder = structure.scratch_recorder(model, plan.block, args, kwargs)
+    recorder = final_layers.scratch_recorder(model, plan.block, args, kwargs)
     plan.check_exclude_matches()
-    final = structure.final_layers(recorder, None)
+    final = final_layers.final_layers(recorder, None)
     uses = {}
     for use in recorder.uses:
         uses.setdefault(id(use.block.layer), {}).setdefault(id(use.block), []).append(use)
@@ -160,10 +161,10 @@ def _report(layer, own, why, uses, proxprop):
     block = uses[0].block
     problem = Problem([Member(block, tuple(uses), tuple(block.weights))])
     rows = problem.rows()
-    price = cost.backpropagation(rows, problem.columns, rows.count)
+    backpropagation = price.backpropagation(rows, problem.columns, rows.count)
     if why is not None:
         return LayerReport(
-            layer.name, kind, weights, f"explicit: {why}", backpropagation=price
+            layer.name, kind, weights, f"explicit: {why}", backpropagation=backpropagation
         )
     solver, memory = proxprop.solver, proxprop.memory
     if memory is not None:
@@ -181,7 +182,7 @@ def _report(layer, own, why, uses, proxprop):
         rows.features,
         form,
         extra,
-        price,
+        backpropagation,
         rate,
     )
 

@@ -6,18 +6,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import handover, solvers, tape, training
-from keras_proxprop.inner import OuterOptimizer, make
-from keras_proxprop.memory import Curvatures, check_memory
+from keras_proxprop import solvers, tape
+from keras_proxprop.keras_seams import provenance, train_step
+from keras_proxprop.memory.curvature_memory import check_memory
+from keras_proxprop.memory.state import Curvatures
+from keras_proxprop.optimizers.row_adam import RowAdam
+from keras_proxprop.optimizers.wrapper import OptimizerWrapper, make
 from keras_proxprop.plan import check_exclude, check_final_layer
-from keras_proxprop.row_adam import RowAdam
-from keras_proxprop.step_size import check_tau
+from keras_proxprop.tau import check_tau
 
 _Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
-class ProxProp(OuterOptimizer):
+class ProxProp(OptimizerWrapper):
     """Optimizer that implements Proximal Backpropagation.
 
     For every layer that is linear in its weights the gradient is replaced by the
@@ -108,7 +110,7 @@ class ProxProp(OuterOptimizer):
         self._curvatures = memory and Curvatures(memory, self.add_variable)
         # The `StepMonitor` of the `fit` that is running.
         self.observer = None
-        training.install(find_proxprop)
+        train_step.install(find_proxprop)
 
     def _tau_variable(self, tau):
         # float64: a tau of 0.1 stays 0.1 for a model in float64. (Keras's Constant would
@@ -182,7 +184,7 @@ class ProxProp(OuterOptimizer):
         variables = self._trainable_variables
         if trainable_variables is not None:
             variables = trainable_variables = list(trainable_variables)
-        plain = handover.claim([v for g, v in zip(grads, variables) if g is not None])
+        plain = provenance.claim([v for g, v in zip(grads, variables) if g is not None])
         if plain:
             names = [getattr(v, "path", v.name) for v in plain]
             raise RuntimeError(
@@ -195,7 +197,7 @@ class ProxProp(OuterOptimizer):
             with keras.name_scope(self.name, caller=self):
                 self.build(trainable_variables)
         if isinstance(self.inner_optimizer, RowAdam):
-            rows = handover.rows_of(variables)
+            rows = provenance.rows_of(variables)
             self.inner_optimizer.apply_with_rows(grads, trainable_variables, rows)
         else:
             self.inner_optimizer.apply(grads, trainable_variables)

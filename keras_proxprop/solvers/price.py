@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_proxprop import compiled
+from keras_proxprop import xla
 
 # Measured on two cores against a matrix product's multiply-adds: the inverse of a Cholesky
 # factor takes as long as so many n³.
@@ -65,7 +65,7 @@ def cheapest(rows, costs, branches):
 
     Where the batch size is unknown and no branch is the cheapest at every one, the choice
     is made at run time, by the same count. Under XLA shapes are known when it compiles, and
-    only the chosen branch is compiled. Rows that run slower inside of control flow take
+    only the chosen branch is xla. Rows that run slower inside of control flow take
     what is cheapest at a typical batch size.
 
     Args:
@@ -85,7 +85,7 @@ def cheapest(rows, costs, branches):
         if not others:
             return branches[first]()
         lowest = functools.reduce(tf.minimum, [prices[name] for name in others])
-        return compiled.cond_on_sizes(
+        return xla.cond_on_sizes(
             prices[first] <= lowest, branches[first], lambda: choose(*others)
         )
 

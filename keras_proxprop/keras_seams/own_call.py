@@ -34,32 +34,3 @@ class Run:
         """Assigns what the last run would have assigned."""
         for variable, value in self._updates:
             variable.assign(value)
-
-
-def product(linear, inputs, values, reads=()):
-    """Returns `linear(inputs, *values)`, with the values hidden from every tape.
-
-    A gradient for them is then exactly the part that reaches them by other ways. The
-    gradient for the inputs is made with the values themselves, so that a gradient of this
-    gradient reaches them.
-
-    Args:
-        linear: function of the inputs and the values.
-        inputs: tensor.
-        values: of the weights, tensors.
-        reads: copies of the values, where these are to have a gradient of their own: that
-            by way of this product alone, `AᵀD`.
-    """
-
-    @tf.custom_gradient
-    def hidden(inputs, *reads):
-        def gradient(d):
-            sources = [inputs, *values[: len(reads)]]
-            with tf.GradientTape() as tape:
-                tape.watch(sources)
-                z = linear(inputs, *values)
-            return tape.gradient(z, sources, d)
-
-        return linear(inputs, *(reads or map(tf.stop_gradient, values))), gradient
-
-    return hidden(inputs, *reads)

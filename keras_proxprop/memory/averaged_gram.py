@@ -5,8 +5,8 @@ import typing
 
 import tensorflow as tf
 
-from keras_proxprop import compiled
-from keras_proxprop.solvers import cost
+from keras_proxprop import xla
+from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.factorization import floored_inverse
 from keras_proxprop.solvers.solver import Solver
@@ -51,13 +51,13 @@ class Averaged(Solver):
     def pays(self, rows, columns):
         """Returns whether this costs less than what `own` would do."""
         # Whether there is a state must be known at trace time, for good: at any batch size.
-        count = cost.typical_count(rows)
+        count = price.typical_count(rows)
         own = self._own.prices(rows, columns, count).values()
         return self._price(rows, columns, count) < min(own)
 
     def _price(self, rows, columns, count):
         products = min(_products(rows, columns, count).values())
-        return products + cost.factorized_gram(rows, count) / self._refresh_every
+        return products + price.factorized_gram(rows, count) / self._refresh_every
 
 
 class _Kept(Solver):
@@ -84,7 +84,7 @@ def apply(inverse, rows, d, rest=None):
             p += tf.matmul(inverse, tf.concat(rest, axis=0))
         return rows.split(p)
 
-    return cost.cheapest(
+    return price.cheapest(
         rows,
         lambda count: _products(rows, d.shape[-1], count),
         {"after": after, "before": before},
@@ -141,7 +141,7 @@ class AveragedGram:
         count = tf.cast(rows.count, tf.float64)
 
         def per_row():
-            gram = rows.gram_in_control_flow() if compiled.by_xla() else rows.gram()
+            gram = rows.gram_in_control_flow() if xla.by_xla() else rows.gram()
             return gram / tf.cast(count, gram.dtype)
 
         gram = tf.cond(due, per_row, lambda: tf.zeros(self.average.shape, rows.dtype))

@@ -4,10 +4,7 @@ import weakref
 
 import tensorflow as tf
 
-
-def native(variable):
-    """Returns the `tf.Variable` of a variable of Keras's."""
-    return getattr(variable, "_value", variable)
+from keras_proxprop.weights import native
 
 
 def grant(variables, counts):

@@ -5,15 +5,16 @@ import math
 
 import tensorflow as tf
 
-from keras_proxprop.blocks.patches import ConvolutionRows
-from keras_proxprop.blocks.rows import GroupedRows, border
+from keras_proxprop.rows.arrays import border
+from keras_proxprop.rows.groups import GroupedRows
+from keras_proxprop.rows.patches import PatchRows
 
 # Patches of several groups are written out for the whole batch at once where one image's are
 # no more numbers than this.
 _PATCH_NUMBERS = 2**18
 
 
-class GroupedConvolutionRows(ConvolutionRows):
+class GroupedPatchRows(PatchRows):
     """The patches of every group of channels: a small problem each, on its own filters."""
 
     @functools.cached_property
@@ -44,7 +45,7 @@ class GroupedConvolutionRows(ConvolutionRows):
 
     def _written_out(self, images):
         taps, channels = math.prod(self.geometry.kernel_size), images.shape[-1] // self.groups
-        patches = ConvolutionRows(images, self.geometry, bias=False).matrix().x
+        patches = PatchRows(images, self.geometry, bias=False).matrix().x
         patches = tf.reshape(patches, [-1, taps, self.groups, channels])
         patches = tf.transpose(patches, [2, 0, 1, 3])
         return GroupedRows(tf.reshape(patches, [self.groups, -1, taps * channels]), self.bias)

@@ -4,7 +4,12 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import CompositeBlock
-from keras_proxprop.blocks.cells import FROZEN, GRUCellBlock, LSTMCellBlock, SimpleRNNCellBlock
+from keras_proxprop.blocks.recurrent.cells import (
+    FROZEN,
+    GRUCellBlock,
+    LSTMCellBlock,
+    SimpleRNNCellBlock,
+)
 
 _CELLS = {
     cell_class: block

@@ -11,11 +11,11 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_proxprop.blocks.base import Block, CompositeBlock, working_dtype
-from keras_proxprop.blocks.loop import scan
-from keras_proxprop.blocks.rows import PartitionedRows
-from keras_proxprop.blocks.slices import WeightSlice
-from keras_proxprop.blocks.stateless import product
+from keras_proxprop.blocks.base import Block, CompositeBlock, product
+from keras_proxprop.blocks.recurrent.scan import scan
+from keras_proxprop.rows.arrays import working_dtype
+from keras_proxprop.rows.matrix import PartitionedRows
+from keras_proxprop.weights import WeightSlice
 
 # Why a cell has no step of its own; it may be run with others that have.
 FROZEN = "frozen"

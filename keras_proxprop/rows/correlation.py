@@ -21,8 +21,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import compiled
-from keras_proxprop.blocks.rows import size
+from keras_proxprop import xla
+from keras_proxprop.rows.arrays import size
 
 # TensorFlow's filter gradient adds up all positions one after the other in float32: over
 # 400,000 of them 7e-5 of the Gram matrix is lost, in four parts 2e-5, in sixteen 1e-6, at a
@@ -206,7 +206,7 @@ def _correlate(x, axes, correlate):
 
 
 def _number_of_parts(x):
-    if compiled.by_xla():
+    if xla.by_xla():
         return 1
     positions = (x.shape[0] or _BATCH) * math.prod(n or _PIXELS for n in x.shape[1:-1])
     return min(max(positions // _POSITIONS, 1), _PARTS)

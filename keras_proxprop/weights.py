@@ -52,3 +52,8 @@ def weight_key(weight):
     if isinstance(weight, WeightSlice):
         return id(weight.variable), weight.path
     return id(weight)
+
+
+def native(variable):
+    """Returns the `tf.Variable` of a variable of Keras's."""
+    return getattr(variable, "_value", variable)

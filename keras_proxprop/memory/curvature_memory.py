@@ -1,0 +1,110 @@
+"""Curvature memory: Gram matrices that are kept, averaged over batches."""
+
+import numbers
+
+import keras
+
+from keras_proxprop.has_config import Config
+from keras_proxprop.memory.averaged_gram import Averaged
+from keras_proxprop.solvers.auto import Auto
+
+
+@keras.saving.register_keras_serializable(package="keras_proxprop")
+class CurvatureMemory(Config):
+    """Keeps Gram matrices from step to step, in the place of the batch's own.
+
+    With `R` the rows of a batch, `AᵀA / R` changes slowly while a model trains. Its moving
+    average `Ḡ` is refreshed and factorized every so many steps; between these a layer's
+    direction costs a product with a matrix beyond its weight gradient:
+
+        P = (R Ḡ + I/τ)⁻¹ Aᵀ D
+
+    τ means what it means without memory, since `R Ḡ` stands for `AᵀA`: where all batches
+    have the same Gram matrix the two directions are equal, as they are on the first step.
+    (`R` is averaged too: a smaller last batch does not take a longer step. τ, where it
+    changes, counts from the next refresh on.) The diagonal of the average is raised by
+    10⁻⁵ of itself. Refreshes are many at first: one is due whenever the last is longer ago
+    than a quarter of the training so far.
+
+    A change of `D` changes the direction in proportion. So under `tf.distribute` the
+    replicas, which keep one common average, together make the step of the global batch.
+
+    Args:
+        decay: float in [0, 1), what is left of the average after `refresh_every` steps.
+            Defaults to `0.9`.
+        refresh_every: int, steps from one refresh to the next. Defaults to `100`.
+        layers: "auto" (default): those layers whose step is cheaper with memory than with
+            the batch's own Gram matrix, by the count that `summary` prints, at a batch size
+            of 64: convolutions, and what runs along sequences; "all": all layers that have a
+            Gram matrix.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+
+    >>> memory = keras_proxprop.CurvatureMemory(refresh_every=20)
+    >>> model.compile(optimizer=keras_proxprop.ProxProp(memory=memory), loss="mse")
+
+    Source: the averaged metric is that of FOOF (Benzing, *Gradient Descent on Neurons
+    and its Link to Approximate Second-Order Optimization*, ICML 2022).
+    """
+
+    def __init__(self, decay=0.9, refresh_every=100, layers="auto"):
+        number = isinstance(decay, numbers.Real) and not isinstance(decay, bool)
+        if not number or not 0 <= decay < 1:
+            raise ValueError(
+                f"Argument `decay` must be a float in [0, 1). Received: decay={decay!r}"
+            )
+        whole = isinstance(refresh_every, numbers.Integral)
+        if not whole or isinstance(refresh_every, bool) or refresh_every < 1:
+            raise ValueError(
+                "Argument `refresh_every` must be an integer of at least 1. "
+                f"Received: refresh_every={refresh_every!r}"
+            )
+        if layers not in ("auto", "all"):
+            raise ValueError(
+                f"Argument `layers` must be 'auto' or 'all'. Received: layers={layers!r}"
+            )
+        self.decay = float(decay)
+        self.refresh_every = int(refresh_every)
+        self.layers = layers
+
+    def get_config(self):
+        return {
+            "decay": self.decay,
+            "refresh_every": self.refresh_every,
+            "layers": self.layers,
+        }
+
+    def solver(self, rows, columns, solver, state=None):
+        """Returns what solves for layers with these rows: `solver`, or an `Averaged`.
+
+        Args:
+            rows: `Rows`.
+            columns: number of output columns.
+            solver: `Solver` that solves with the batch's own rows.
+            state: function that returns the `AveragedGram` to use; `None` to only `choose`.
+        """
+        averaged = Averaged(solver, self.decay, self.refresh_every, state)
+        if rows.closed_form or not rows.can_average:
+            return solver
+        return averaged if self.layers == "all" or averaged.pays(rows, columns) else solver
+
+
+def check_memory(memory, solver):
+    """Returns `memory` as a `CurvatureMemory` or `None`."""
+    if isinstance(memory, str) and memory == "auto":
+        return CurvatureMemory() if isinstance(solver, Auto) else None
+    if memory is not None and not isinstance(memory, CurvatureMemory):
+        raise TypeError(
+            "Argument `memory` must be 'auto', None or a `keras_proxprop.CurvatureMemory`. "
+            f"Received: memory={memory!r} (of type {type(memory).__name__})"
+        )
+    if memory is not None and not solver.exact:
+        raise ValueError(
+            "Argument `memory` keeps factorized Gram matrices, for which conjugate gradients "
+            "have no use: choose solver='auto' or 'exact', or memory=None. "
+            f"Received: memory={memory!r}, solver={solver!r}"
+        )
+    return memory

@@ -1,0 +1,134 @@
+"""What a `CurvatureMemory` keeps in an optimizer's variables."""
+
+import concurrent.futures
+import copy
+import warnings
+
+import tensorflow as tf
+
+from keras_proxprop.memory.averaged_gram import KEPT, AveragedGram
+from keras_proxprop.weights import weight_key
+
+
+class Curvatures:
+    """The averaged Gram matrices of one optimizer's problems, made as they are first met.
+
+    Args:
+        memory: `CurvatureMemory`.
+        add_variable: the optimizer's method of that name.
+    """
+
+    def __init__(self, memory, add_variable):
+        self._memory = memory
+        self._add_variable = add_variable
+        self._states = {}
+        self._step = None
+        # Those of a saved state whose problems are not met yet, in the order of these.
+        self._loaded = []
+        # Those that were loaded for problems of another shape.
+        self._unused = []
+
+    def at(self, step):
+        """Returns the same matrices, for a training step.
+
+        Args:
+            step: number of steps so far, a scalar tensor.
+        """
+        other = copy.copy(self)
+        other._step = step
+        return other
+
+    def solver(self, problem, rows, solver):
+        """Returns what solves `problem`: `solver`, or an `Averaged`."""
+        key = weight_key(problem.members[0].weights[0]), rows.features, rows.groups
+
+        def state():
+            if key not in self._states:
+                self._states[key] = self._next(rows)
+            return self._states[key].at(self._step)
+
+        return self._memory.solver(rows, problem.columns, solver, state)
+
+    def _next(self, rows):
+        """Returns what is kept of a problem that is met for the first time."""
+        shape = (rows.features, rows.features)
+        shape = shape if rows.groups == 1 else (rows.groups, *shape)
+        if self._loaded:
+            state = self._loaded.pop(0)
+            if _fits(state, shape):
+                return state
+            self._unused.append(state)
+        return self._new(shape, rows.dtype.name)
+
+    def _new(self, shape, dtype):
+        place = f"curvature_{len(self._all)}"
+
+        def variable(name, shape=(), dtype=dtype):
+            return self._add_variable(
+                shape, dtype=dtype, aggregation="only_first_replica", name=f"{place}_{name}"
+            )
+
+        def new():
+            with strategy.scope():
+                return AveragedGram(
+                    average=variable("average", shape),
+                    inverse=variable("inverse", shape),
+                    weight=variable("weight", dtype="float64"),
+                    rows=variable("rows", dtype="float64"),
+                    refreshed=variable("refreshed", dtype="int64"),
+                )
+
+        # From a thread of its own, which knows nothing of the graph that this step is traced
+        # in, nor of the replica: a tf.function that makes variables is traced twice.
+        strategy = tf.distribute.get_strategy()
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            return thread.submit(new).result()
+
+    @property
+    def _saveable(self):
+        return [*self._states.values(), *self._loaded]
+
+    @property
+    def _all(self):
+        return self._saveable + self._unused
+
+    @property
+    def variables(self):
+        return [v for state in self._all for v in state.variables]
+
+    def save(self):
+        """Returns the state as `{name: array}`, the problems numbered as they were met."""
+        return {
+            f"curvature_{i}_{name}": getattr(state, name).numpy()
+            for i, state in enumerate(self._saveable)
+            for name in KEPT
+        }
+
+    def load(self, saved):
+        """Takes over a state that `save` returned, for problems in the order of that.
+
+        What that state knows nothing of is as new.
+        """
+        for i in range(len(saved) // len(KEPT)):
+            arrays = [saved[f"curvature_{i}_{name}"] for name in KEPT]
+            if i == len(self._saveable):
+                self._loaded.append(self._new(arrays[0].shape, arrays[0].dtype.name))
+            state = self._saveable[i]
+            if _fits(state, arrays[0].shape):
+                for variable, array in zip(state.variables, arrays):
+                    variable.assign(array)
+        for state in self._all[len(saved) // len(KEPT) :]:
+            for variable in state.variables:
+                variable.assign(tf.zeros_like(variable))
+
+
+def _fits(state, shape):
+    """Returns whether a state is of this shape, and warns where it is not."""
+    name, own = state.average.name, tuple(state.average.shape)
+    if own != tuple(shape):
+        warnings.warn(
+            f"Skipping variable loading for {name!r}: its shape is {own}, which does not "
+            f"fit {tuple(shape)}. Its layer's curvature is averaged anew.",
+            stacklevel=2,
+        )
+    return own == tuple(shape)

@@ -1,0 +1,32 @@
+"""Shapes: runs of columns, borders of ones, sizes that may be unknown."""
+
+import tensorflow as tf
+
+
+def border(gram, sums, count):
+    """Returns a Gram matrix, or a stack, with the row and column of the bias's ones added."""
+    top = tf.concat([gram, tf.linalg.matrix_transpose(sums)], axis=-1)
+    bottom = tf.concat([sums, tf.ones_like(sums[..., :1]) * count], axis=-1)
+    return tf.concat([top, bottom], axis=-2)
+
+
+def in_runs(matrix, count):
+    """Returns `[n, columns]` as `[count, n, columns of one run]`."""
+    parts = tf.reshape(matrix, [-1, count, matrix.shape[-1] // count])
+    return tf.transpose(parts, [1, 0, 2])
+
+
+def joined(parts, count):
+    """Undoes `in_runs`."""
+    return tf.reshape(tf.transpose(parts, [1, 0, 2]), [-1, count * parts.shape[-1]])
+
+
+def size(tensor, axis):
+    """Returns the size of an axis: an int where it is static, else a scalar tensor."""
+    static = tensor.shape[axis]
+    return tf.shape(tensor)[axis] if static is None else static
+
+
+def working_dtype(dtype):
+    """Returns the dtype for Gram matrices and solves: at least float32."""
+    return dtype if dtype == tf.float64 else tf.float32

@@ -1,0 +1,110 @@
+"""The rows `A` of a linear map, as an operator that the solvers can ask.
+
+Everything here is matrices. A direction `P` is a list: the kernel's part
+`[n, columns]` and, where there is a bias, the bias's part `[1, columns]`; stacked
+they are `[features, columns]`. `D` and `z` are `[count, columns]`.
+"""
+
+import tensorflow as tf
+
+from keras_proxprop.rows.arrays import in_runs, joined
+
+
+class Rows:
+    """A matrix `A` of `count` rows and `features` columns, known by its products.
+
+    Args:
+        bias: whether the last column of `A` is the bias's column of ones.
+        features: number of columns, the bias's included; static.
+        dtype: the dtype that Gram matrices and solves use.
+
+    Attributes:
+        per_item: rows per item of the batch; nominal where that is unknown.
+        gram_cost: multiply-adds of `gram()` per row.
+        matrix_cost: what `matrix()` costs per row, in multiply-adds.
+        choose_at_run_time: whether the products run as fast inside of control flow.
+        groups: into how many equal runs the output columns fall, each with a matrix `A` of its
+            own; Gram matrices are then `[groups, features, features]`.
+        closed_form: whether the problem is solved by these rows' own `solve`.
+        closed_cost: multiply-adds of that per entry of `A` and output column.
+        can_average: whether their Gram matrix is one that can be kept from batch to batch.
+    """
+
+    per_item = 1
+    matrix_cost = 0.0
+    choose_at_run_time = True
+    groups = 1
+    closed_form = False
+    closed_cost = 2.0
+    can_average = True
+
+    def __init__(self, bias, features, dtype):
+        self.bias = bias
+        self.features = features
+        self.dtype = dtype
+
+    @property
+    def count(self):
+        """Number of rows: an int where it is known at trace time, else a scalar tensor."""
+        raise NotImplementedError
+
+    def multiply(self, direction):
+        """Returns `A P`."""
+        raise NotImplementedError
+
+    def multiply_transposed(self, d):
+        """Returns `Aᵀ D`, a direction."""
+        raise NotImplementedError
+
+    def trace(self):
+        """Returns the trace of `AᵀA`, the mean over groups where there are several."""
+        raise NotImplementedError
+
+    def gram(self):
+        """Returns `AᵀA`, `[features, features]`."""
+        raise NotImplementedError
+
+    def gram_in_control_flow(self):
+        """Returns `AᵀA`, in a way that XLA does not make slow inside of control flow."""
+        return self.gram()
+
+    def multiply_transposed_in_control_flow(self, d):
+        """Returns `Aᵀ D`, in a way that XLA does not make slow inside of control flow."""
+        return self.multiply_transposed(d)
+
+    def equations_in_float64(self, d):
+        """Returns `AᵀA` and `Aᵀ D`, a direction, in float64."""
+        rows = self.cast(tf.float64)
+        return rows.gram(), rows.multiply_transposed(tf.cast(d, tf.float64))
+
+    def matrix(self):
+        """Returns these rows written out, as a `MatrixRows`."""
+        raise NotImplementedError
+
+    def cast(self, dtype):
+        """Returns the same rows in another dtype."""
+        raise NotImplementedError
+
+    def solve(self, d, tau, rest=None):
+        """Does what a `Solver` does, where there is a closed form."""
+        raise NotImplementedError
+
+    def _with_bias(self, kernel, d):
+        """Returns `Aᵀ D` as a direction, the kernel's part of it given."""
+        return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
+
+    def _ones(self):
+        """Returns what the bias's column of ones adds to the trace."""
+        return tf.cast(self.count if self.bias else 0, self.dtype)
+
+    def split(self, stacked):
+        """Returns `[features, columns]` as a direction."""
+        return [stacked[:-1], stacked[-1:]] if self.bias else [stacked]
+
+    def by_group(self, matrix):
+        """Returns `[n, columns]` as `[groups, n, columns of one]`; as it is if one group."""
+        return matrix if self.groups == 1 else in_runs(matrix, self.groups)
+
+    def side_by_side(self, parts):
+        """Undoes `by_group`."""
+        return parts if self.groups == 1 else joined(parts, self.groups)

@@ -1,0 +1,39 @@
+"""Rows of many small problems, which are written out."""
+
+import tensorflow as tf
+
+from keras_proxprop.rows.arrays import size
+from keras_proxprop.rows.base import Rows
+
+
+class GroupedRows(Rows):
+    """Rows of many small problems, written out: a matrix of `[count, n]` for every group of
+    output columns, and ones where there is a bias; `x` is `[groups, count, n]`."""
+
+    def __init__(self, x, bias):
+        super().__init__(bias, x.shape[-1] + int(bias), x.dtype)
+        self.x = x
+        self.groups = x.shape[0]
+        self.gram_cost = self.groups * self.features**2
+
+    @property
+    def count(self):
+        return size(self.x, 1)
+
+    def multiply(self, direction):
+        product = self.side_by_side(tf.matmul(self.x, self.by_group(direction[0])))
+        return product + direction[1] if self.bias else product
+
+    def multiply_transposed(self, d):
+        kernel = self.side_by_side(tf.matmul(self.x, self.by_group(d), transpose_a=True))
+        return self._with_bias(kernel, d)
+
+    def trace(self):
+        return tf.reduce_sum(self.x**2) / self.groups + self._ones()
+
+    def gram(self):
+        a = tf.concat([self.x, tf.ones_like(self.x[..., :1])], -1) if self.bias else self.x
+        return tf.matmul(a, a, transpose_a=True)
+
+    def cast(self, dtype):
+        return GroupedRows(tf.cast(self.x, dtype), self.bias)

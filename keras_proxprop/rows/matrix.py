@@ -1,0 +1,85 @@
+"""Rows that are written out as a matrix."""
+
+import tensorflow as tf
+
+from keras_proxprop.rows.arrays import border, size
+from keras_proxprop.rows.base import Rows
+
+
+class MatrixRows(Rows):
+    """Rows written out: a matrix `x` of `[count, n]`, and ones where there is a bias."""
+
+    def __init__(self, x, bias):
+        super().__init__(bias, x.shape[-1] + int(bias), x.dtype)
+        self.x = x
+        self.gram_cost = self.features**2
+
+    @property
+    def count(self):
+        return size(self.x, 0)
+
+    def multiply(self, direction):
+        product = tf.matmul(self.x, direction[0])
+        return product + direction[1] if self.bias else product
+
+    def multiply_transposed(self, d):
+        kernel = tf.matmul(self.x, d, transpose_a=True)
+        return self._with_bias(kernel, d)
+
+    def trace(self):
+        return tf.reduce_sum(self.x**2) + self._ones()
+
+    def gram(self):
+        gram = tf.matmul(self.x, self.x, transpose_a=True)
+        if not self.bias:
+            return gram
+        sums = tf.reduce_sum(self.x, axis=0, keepdims=True)
+        return border(gram, sums, tf.cast(self.count, self.dtype))
+
+    def outer(self):
+        """Returns `AAᵀ`, `[count, count]`."""
+        outer = tf.matmul(self.x, self.x, transpose_b=True)
+        return outer + 1 if self.bias else outer
+
+    def with_ones(self):
+        """Returns `A` with the bias's column of ones written out."""
+        return tf.concat([self.x, tf.ones_like(self.x[:, :1])], 1) if self.bias else self.x
+
+    def split_columns(self, matrix):
+        """Returns `[count, features]` as a list: the columns of every weight."""
+        return [matrix[:, :-1], matrix[:, -1:]] if self.bias else [matrix]
+
+    def matrix(self):
+        return self
+
+    def cast(self, dtype):
+        return MatrixRows(tf.cast(self.x, dtype), self.bias)
+
+
+class PartitionedRows(MatrixRows):
+    """Rows written out whose features belong to any number of weights, `sizes` to each."""
+
+    def __init__(self, x, sizes):
+        super().__init__(x, bias=False)
+        self._sizes = sizes
+
+    def multiply(self, direction):
+        return super().multiply([tf.concat(direction, axis=0)])
+
+    def multiply_transposed(self, d):
+        return self.split(super().multiply_transposed(d)[0])
+
+    def split(self, stacked):
+        return tf.split(stacked, self._sizes)
+
+    def split_columns(self, matrix):
+        return tf.split(matrix, self._sizes, axis=1)
+
+    def cast(self, dtype):
+        return PartitionedRows(tf.cast(self.x, dtype), self._sizes)
+
+    @staticmethod
+    def stack(parts):
+        rows = PartitionedRows(tf.concat([part.x for part in parts], 0), parts[0]._sizes)
+        rows.per_item = sum(part.per_item for part in parts)
+        return rows

@@ -1,0 +1,51 @@
+"""Rows that hold a single one each: `AᵀA` is the diagonal of how often every token occurs."""
+
+import tensorflow as tf
+
+from keras_proxprop.rows.arrays import size
+from keras_proxprop.rows.base import Rows
+
+
+class OneHotRows(Rows):
+    """Rows that hold a single one each: in the column `indices` tells, of `features`."""
+
+    closed_form = True
+
+    def __init__(self, indices, features, dtype):
+        super().__init__(False, features, dtype)
+        # As `keras.ops.take` reads them.
+        self.indices = tf.where(indices < 0, indices + features, indices)
+
+    @property
+    def count(self):
+        return size(self.indices, 0)
+
+    def multiply(self, direction):
+        return tf.gather(tf.convert_to_tensor(direction[0]), self.indices)
+
+    def multiply_transposed(self, d):
+        shape = tf.constant([self.features, d.shape[-1]])
+        return [tf.IndexedSlices(d, self.indices, shape)]
+
+    def counts(self):
+        """Returns the diagonal of `AᵀA`, `[features]`."""
+        ones = tf.ones_like(self.indices, self.dtype)
+        return tf.math.unsorted_segment_sum(ones, self.indices, self.features)
+
+    def trace(self):
+        return tf.cast(self.count, self.dtype)
+
+    def solve(self, d, tau, rest=None):
+        """P = (AᵀD + rest) / (counts + 1/τ), sparse where there is no rest."""
+        curvature = self.counts() + 1 / tau
+        if rest is None:
+            d /= tf.gather(curvature, self.indices)[:, None]
+            return self.multiply_transposed(d), tf.constant(False)
+        gradient = tf.convert_to_tensor(self.multiply_transposed(d)[0]) + rest[0]
+        return [gradient / curvature[:, None]], tf.constant(False)
+
+    @staticmethod
+    def stack(parts):
+        first = parts[0]
+        indices = tf.concat([part.indices for part in parts], 0)
+        return OneHotRows(indices, first.features, first.dtype)

@@ -1,0 +1,111 @@
+"""Rows of layers that scale every channel: one or two unknowns each, in closed form."""
+
+import tensorflow as tf
+
+from keras_proxprop.rows.arrays import size
+from keras_proxprop.rows.base import Rows
+
+
+class ScalingRows(Rows):
+    """One or two columns for every output column, `x̂` and maybe ones, known by the moments.
+
+    `D` holds the products `AᵀD`: a row for every weight that a call reads, call after call.
+
+    Args:
+        count: number of rows, an integer tensor.
+        mean: of every `x̂`, `[columns]`.
+        square: sum of squares of `x̂` about its mean, `[columns]`.
+        bias: whether the ones take part.
+        reads: how many weights a call reads: the offset, too, where it does not take part.
+    """
+
+    closed_form = True
+
+    def __init__(self, count, mean, square, bias, reads):
+        super().__init__(bias, 1 + int(bias), square.dtype)
+        self.mean, self.square = mean, square
+        self._count, self._reads = count, reads
+
+    @property
+    def count(self):
+        static = tf.get_static_value(self._count)
+        return self._count if static is None else int(static)
+
+    def _number(self):
+        return tf.cast(self._count, self.dtype)
+
+    def _sum_of_squares(self):
+        return self.square + self._number() * self.mean**2
+
+    def multiply(self, direction):
+        """Returns `AᵀA P`: what `multiply_transposed` takes for the outputs of one call."""
+        scale, offset = direction[0], direction[1] if self.bias else 0.0
+        total = self._number() * self.mean
+        product = [self._sum_of_squares() * scale + total * offset]
+        if self._reads == 2:
+            product.append(total * scale + self._number() * offset)
+        return tf.concat(product, 0)
+
+    def multiply_transposed(self, d):
+        products = tf.reduce_sum(tf.reshape(d, [-1, self._reads, d.shape[-1]]), 0)
+        return tf.split(products, self._reads)[: self.features]
+
+    def trace(self):
+        return tf.reduce_mean(self._sum_of_squares()) + self._ones()
+
+    def solve(self, d, tau, rest=None):
+        """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest), about the mean: no difference of like numbers."""
+        gradient = [g + r for g, r in zip(self.multiply_transposed(d), rest or [0.0, 0.0])]
+        if not self.bias:
+            return [gradient[0] / (self._sum_of_squares() + 1 / tau)], tf.constant(False)
+        n, mean = self._number(), self.mean
+        slope, total = gradient[0] - mean * gradient[1], gradient[1]
+        shifted = n + 1 / tau
+        determinant = shifted * (self.square + 1 / tau) + mean**2 * n / tau
+        scale = (shifted * slope + mean * total / tau) / determinant
+        offset = (total - n * mean * scale) / shifted
+        return [scale, offset], tf.constant(False)
+
+    @staticmethod
+    def stack(parts):
+        first = parts[0]
+        number = tf.add_n([part._number() for part in parts])
+        mean = tf.add_n([part._number() * part.mean for part in parts]) / number
+        square = tf.add_n(
+            [part.square + part._number() * (part.mean - mean) ** 2 for part in parts]
+        )
+        count = tf.add_n([part._count for part in parts])
+        return ScalingRows(count, mean, square, first.bias, first._reads)
+
+
+class SlopeRows(Rows):
+    """A matrix of one column for every output column."""
+
+    closed_form = True
+
+    def __init__(self, x):
+        super().__init__(False, 1, x.dtype)
+        self.x = x
+
+    @property
+    def count(self):
+        return size(self.x, 0)
+
+    def multiply(self, direction):
+        return self.x * direction[0]
+
+    def multiply_transposed(self, d):
+        return [tf.reduce_sum(self.x * d, 0, keepdims=True)]
+
+    def trace(self):
+        return tf.reduce_sum(self.x**2) / self.x.shape[-1]
+
+    def solve(self, d, tau, rest=None):
+        """P = (AᵀD + rest) / (AᵀA + 1/τ)"""
+        gradient = self.multiply_transposed(d)[0] + (0.0 if rest is None else rest[0])
+        square = tf.reduce_sum(self.x**2, 0, keepdims=True)
+        return [gradient / (square + 1 / tau)], tf.constant(False)
+
+    @staticmethod
+    def stack(parts):
+        return SlopeRows(tf.concat([part.x for part in parts], 0))

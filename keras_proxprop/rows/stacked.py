@@ -1,0 +1,71 @@
+"""The rows of several calls of one layer."""
+
+import tensorflow as tf
+
+from keras_proxprop.rows.base import Rows
+from keras_proxprop.rows.matrix import MatrixRows, PartitionedRows
+
+
+class StackedRows(Rows):
+    """The rows of several calls of one layer, one after the other, as one problem."""
+
+    def __init__(self, parts):
+        first = parts[0]
+        super().__init__(first.bias, first.features, first.dtype)
+        self.parts = parts
+        self.groups = first.groups
+        self.per_item = sum(part.per_item for part in parts)
+        self.gram_cost = max(part.gram_cost for part in parts)
+        self.matrix_cost = max(part.matrix_cost for part in parts)
+        self.choose_at_run_time = all(part.choose_at_run_time for part in parts)
+        self.can_average = first.can_average
+
+    @property
+    def count(self):
+        return sum(part.count for part in self.parts)
+
+    def multiply(self, direction):
+        return tf.concat([part.multiply(direction) for part in self.parts], 0)
+
+    def multiply_transposed(self, d):
+        return self._add_products("multiply_transposed", d)
+
+    def multiply_transposed_in_control_flow(self, d):
+        return self._add_products("multiply_transposed_in_control_flow", d)
+
+    def equations_in_float64(self, d):
+        pairs = self._of_parts("equations_in_float64", d)
+        grams, products = zip(*pairs)
+        return tf.add_n(grams), [tf.add_n(terms) for terms in zip(*products)]
+
+    def _add_products(self, name, d):
+        return [tf.add_n(terms) for terms in zip(*self._of_parts(name, d))]
+
+    def _of_parts(self, name, d):
+        pieces = tf.split(d, [part.count for part in self.parts], axis=0)
+        return [getattr(part, name)(piece) for part, piece in zip(self.parts, pieces)]
+
+    def split(self, stacked):
+        return self.parts[0].split(stacked)
+
+    def trace(self):
+        return tf.add_n([part.trace() for part in self.parts])
+
+    def gram(self):
+        return tf.add_n([part.gram() for part in self.parts])
+
+    def gram_in_control_flow(self):
+        return tf.add_n([part.gram_in_control_flow() for part in self.parts])
+
+    def matrix(self):
+        matrices = [part.matrix() for part in self.parts]
+        if isinstance(matrices[0], PartitionedRows):
+            return PartitionedRows.stack(matrices)
+        return MatrixRows(tf.concat([matrix.x for matrix in matrices], 0), self.bias)
+
+
+def stack(parts):
+    """Returns the rows of several calls of one layer as one problem."""
+    if len(parts) == 1:
+        return parts[0]
+    return getattr(type(parts[0]), "stack", StackedRows)(parts)
