@@ -4,7 +4,7 @@ import weakref
 
 import tensorflow as tf
 
-from keras_proxprop.keras_seams.scratch import scratch_recorder
+from keras_proxprop.keras_seams.scratch import trace_call
 
 _known = weakref.WeakKeyDictionary()
 
@@ -32,13 +32,10 @@ def final_layers(recorder, target):
     known = _known.setdefault(model, {})
     if key not in known:
         args, kwargs, _ = recorder.model_calls[0]
-        known[key] = _walk_scratch(model, args, kwargs)
+        known[key] = trace_call(
+            model, lambda layer: None, args, kwargs, lambda traced: final_layers(traced, None)
+        )
     return known[key]
-
-
-def _walk_scratch(model, args, kwargs):
-    recorder = scratch_recorder(model, lambda layer: None, args, kwargs)
-    return final_layers(recorder, None)
 
 
 def _walk(outputs, weighted):

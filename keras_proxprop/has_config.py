@@ -1,7 +1,7 @@
 """Objects that are their constructor's arguments and no more."""
 
 
-class Config:
+class HasConfig:
     """An object that is equal to, and is saved and shown as, what it was made with."""
 
     def get_config(self):

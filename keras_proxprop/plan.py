@@ -8,22 +8,30 @@ import keras
 from keras_proxprop.blocks import find_block
 from keras_proxprop.blocks.recurrent.cells import CellBlock
 from keras_proxprop.blocks.recurrent.layers import cells_of
-from keras_proxprop.weights import variable_of
+from keras_proxprop.final_layers import final_layers
+from keras_proxprop.problem import Member
+from keras_proxprop.weights import variable_key
 
 FINAL = "final layer"
 ELSEWHERE = "called inside a tf.function or control flow of its own"
 SHARED = "shares a weight with another layer"
+APART = "its weights are solved for together, and some are not asked for"
 
 
 class Plan:
-    """The blocks of a model's layers, found as the layers are called.
+    """Decides which of a model's weights step how: implicitly, by which solver, or why not.
+
+    The tape, `summary` and `StepMonitor` all ask a plan, and none of them decides anything.
 
     Args:
         model: `keras.Model`.
+        solver: `Solver` of problems without memory.
+        final_layer: "explicit" or "implicit".
         exclude: layers that take explicit steps: names, types or instances.
+        memory: `Curvatures`, or `None`.
     """
 
-    def __init__(self, model, exclude=()):
+    def __init__(self, model, solver, final_layer="explicit", exclude=(), memory=None):
         if not isinstance(model, keras.Model):
             raise TypeError(
                 "Argument `model` must be a `keras.Model`: its layers are what takes "
@@ -31,8 +39,58 @@ class Plan:
             )
         self.model = model
         self.exclude = check_exclude(exclude)
+        self._solver = solver
+        self._final_layer = check_final_layer(final_layer)
+        self._memory = memory
         self._found = {}
         self._known, self._excluded = set(), set()
+
+    def members(self, recorder, target=None, wanted=None):
+        """Returns a `Member` for every recorded linear map that has weights to step.
+
+        Args:
+            recorder: `Recorder` of a forward pass.
+            target: the loss; it stands in for the outputs where the model as a whole was
+                not called.
+            wanted: keys of the variables to step, as `variable_key` makes them. Defaults to
+                `None`: all of the blocks' weights.
+        """
+        uses = {}
+        for use in recorder.uses:
+            uses.setdefault(id(use.block), []).append(use)
+        blocks = [own[0].block for own in uses.values()]
+        final = set()
+        if uses and self._final_layer == "explicit":
+            final = final_layers(recorder, target)
+        shared = _shared_variables(blocks)
+        members = []
+        for block, own in zip(blocks, uses.values()):
+            weights = [w for w in block.weights if wanted is None or variable_key(w) in wanted]
+            if not weights:
+                continue
+            why = None
+            if any(variable_key(w) in shared for w in weights):
+                why = SHARED
+            elif id(block.layer) in final:
+                why = FINAL
+            elif not block.solves_for(weights):
+                why = APART
+            # An explicit step needs the whole linear map, whatever is asked for.
+            weights = weights if why is None else block.weights
+            members.append(Member(block, tuple(own), tuple(weights), why))
+        return members
+
+    def solver(self, problem, rows):
+        """Returns the solver of a problem of implicit steps."""
+        if self._memory is None:
+            return self._solver
+        return self._memory.solver(problem, rows, self._solver)
+
+    def reason_without_member(self, recorder, layer):
+        """Returns why a layer with weights has no member among those of `recorder`."""
+        if self.reason(layer) is not None:
+            return self.reason(layer)
+        return ELSEWHERE if id(layer) in recorder.elsewhere else "not called"
 
     def block(self, layer):
         """Returns the layer's block, or `None` if it must take an explicit step."""
@@ -84,12 +142,12 @@ class Plan:
         return id(layer) in self._excluded
 
 
-def shared_variables(blocks):
-    """Returns the ids of the variables that blocks of several layers call theirs."""
+def _shared_variables(blocks):
+    """Returns the keys of the variables that blocks of several layers call theirs."""
     owners = collections.defaultdict(set)
     for block in blocks:
         for weight in block.weights:
-            owners[id(variable_of(weight))].add(id(block.whole))
+            owners[variable_key(weight)].add(id(block.whole))
     return {variable for variable, wholes in owners.items() if len(wholes) > 1}
 
 

@@ -9,17 +9,25 @@ from keras_proxprop.rows.stacked import stack
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One layer of a problem: its recorded uses, and the weights to find directions for."""
+    """A linear map of a layer: its recorded uses, and the weights to find directions for.
+
+    Attributes:
+        block: `Block`.
+        uses: its `Use`s.
+        weights: some of the block's weights.
+        why: why it steps explicitly; `None` where it steps implicitly.
+    """
 
     block: object
     uses: tuple
     weights: tuple
+    why: str | None = None
 
     @property
     def rows_key(self):
         """Equal for layers whose rows are the same tensors, seen in the same way."""
         inputs = tuple(id(use.inputs) for use in self.uses)
-        return self.block.geometry, len(self.weights), inputs
+        return self.block.row_key, len(self.weights), inputs
 
 
 class Problem:
@@ -37,10 +45,11 @@ class Problem:
 
     @classmethod
     def group(cls, members):
-        """Returns the problems that `members` form."""
+        """Returns the problems of those of `members` that step implicitly."""
         groups = {}
         for member in members:
-            groups.setdefault(member.rows_key, []).append(member)
+            if member.why is None:
+                groups.setdefault(member.rows_key, []).append(member)
         return [cls(group) for group in groups.values()]
 
     def rows(self):
@@ -62,6 +71,7 @@ class Problem:
 
         Args:
             rows: what `rows()` returned.
+            solver, tau: `Solver` and `Tau`.
             d: per member, `∂L/∂z` of each of its uses.
             rest: per member, the gradient of its weights by other ways, or `None`s.
         """

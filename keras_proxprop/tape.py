@@ -1,21 +1,19 @@
 """The tape that returns implicit directions in place of gradients."""
 
-import collections
 import dataclasses
-import functools
 import warnings
 import weakref
 
 import tensorflow as tf
 
-from keras_proxprop import final_layers, solvers
+from keras_proxprop import solvers
 from keras_proxprop.keras_seams.provenance import grant
 from keras_proxprop.keras_seams.recording import Recorder
-from keras_proxprop.plan import Plan, check_final_layer, shared_variables
-from keras_proxprop.problem import Member, Problem
+from keras_proxprop.plan import Plan
+from keras_proxprop.problem import Problem
 from keras_proxprop.solvers.gradient import Gradient
-from keras_proxprop.tau import check_tau, tau_of
-from keras_proxprop.weights import WeightSlice, native, variable_of
+from keras_proxprop.tau import Tau, check_tau
+from keras_proxprop.weights import WeightSlice, native, variable_key
 
 _warned = weakref.WeakSet()
 
@@ -41,6 +39,7 @@ class ImplicitGradientTape:
         exclude: names, types or instances of layers that take explicit steps.
         memory: the Gram matrices that a `ProxProp` keeps, as in its `step_arguments()`;
             `None` (default) is to use the batch's own.
+        observer: what looks at every implicit solve, a `StepMonitor`; or `None` (default).
 
     Raises:
         TypeError: if `model` is not a `keras.Model`, or `exclude` holds something else
@@ -68,16 +67,13 @@ class ImplicitGradientTape:
         final_layer="explicit",
         exclude=(),
         memory=None,
+        observer=None,
     ):
-        self._plan = Plan(model, exclude)
-        self._tau = check_tau(tau, schedules=False)
-        self._solver = solvers._get(solver)
-        self._final_layer = check_final_layer(final_layer)
-        self._memory = memory
+        self._plan = Plan(model, solvers._get(solver), final_layer, exclude, memory)
+        self._tau = Tau(check_tau(tau, schedules=False))
+        self._observer = observer
         self._tape = tf.GradientTape()
         self._damped = []
-        # Looks at every implicit solve: a `StepMonitor`, in `fit`.
-        self.observer = None
         self._recorder = Recorder(model, self._plan.block, self._tape.watch)
 
     def __enter__(self):
@@ -111,29 +107,34 @@ class ImplicitGradientTape:
         """
         self._plan.check_exclude_matches()
         flat = tf.nest.flatten(sources)
-        implicit, explicit = self._members(target, {_key(s) for s in flat})
-        zs = [use.z for member in implicit + explicit for use in member.uses]
+        wanted = {variable_key(s) for s in flat}
+        members = self._plan.members(self._recorder, target, wanted)
+        if wanted & set(map(variable_key, self._plan.model.trainable_variables)):
+            self._warn_if_all_explicit(members)
+        zs = [use.z for member in members for use in member.uses]
         gradients = self._tape.gradient(target, zs + flat)
         d = dict(zip(map(id, zs), gradients))
-        found = {_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
+        found = {variable_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
         # Weights that are slices of one variable do not see each other's directions.
         rest = dict(found)
         counts = {}
-        for problem in Problem.group(_reached(implicit, d)):
-            rows, solver = problem.rows(), self._solver
-            if self._memory is not None:
-                solver = self._memory.solver(problem, rows, solver)
-            if self.observer is not None:
-                solver = self.observer.observe(problem, solver)
+        members = _reached(members, d)
+        for problem in Problem.group(members):
+            rows = problem.rows()
+            solver = self._plan.solver(problem, rows)
+            if self._observer is not None:
+                solver = self._observer.observe(problem, solver)
             self._solve(problem, rows, solver, d, rest, found)
-            counts |= {_key(w): rows.count for m in problem.members for w in m.weights}
-        for member in _reached(explicit, d):
-            problem = Problem([member])
-            self._solve(problem, problem.rows(), Gradient(), d, found, found)
+            weights = [w for member in problem.members for w in member.weights]
+            counts |= {variable_key(w): rows.count for w in weights}
+        for member in members:
+            if member.why is not None:
+                problem = Problem([member])
+                self._solve(problem, problem.rows(), Gradient(), d, found, found)
         if tf.executing_eagerly() and self.damped:
             warn_damped("This step was")
         grant(map(native, flat), counts)
-        return tf.nest.pack_sequence_as(sources, [found[_key(s)] for s in flat])
+        return tf.nest.pack_sequence_as(sources, [found[variable_key(s)] for s in flat])
 
     @property
     def damped(self):
@@ -146,51 +147,28 @@ class ImplicitGradientTape:
 
     def _solve(self, problem, rows, solver, d, rest, found):
         """Puts the problem's directions in the place of its weights' gradients."""
-        tau = functools.partial(tau_of, self._tau, rows)
         directions, damped = problem.solve(
             rows,
             [[d[id(use.z)] for use in member.uses] for member in problem.members],
             [[_read(rest, w) for w in member.weights] for member in problem.members],
             solver,
-            tau if solver.takes_tau_when_due else tau(),
+            self._tau,
         )
         self._damped.append(damped)
         for member, parts in zip(problem.members, directions):
             for weight, part in zip(member.weights, parts):
-                if _key(weight) in found:
+                if variable_key(weight) in found:
                     _write(found, weight, tf.cast(part, weight.dtype))
 
-    def _members(self, target, wanted):
-        """Returns the recorded layers whose kernels are wanted: implicit and explicit ones."""
-        uses = collections.defaultdict(list)
-        blocks = {}
-        for use in self._recorder.uses:
-            uses[id(use.block)].append(use)
-            blocks[id(use.block)] = use.block
-        final = set()
-        if uses and self._final_layer == "explicit":
-            final = final_layers.final_layers(self._recorder, target)
-        shared = shared_variables(blocks.values())
-        implicit, explicit = [], []
-        for key, block in blocks.items():
-            weights = [w for w in block.weights if _key(w) in wanted]
-            if not weights:
-                continue
-            explicitly = id(block.layer) in final or not block.solves_for(weights)
-            explicitly |= any(id(variable_of(w)) in shared for w in weights)
-            if explicitly:
-                explicit.append(Member(block, tuple(uses[key]), tuple(block.weights)))
-            else:
-                implicit.append(Member(block, tuple(uses[key]), tuple(weights)))
-        trained = any(_key(w) in wanted for w in self._plan.model.trainable_variables)
-        if trained and not implicit and self._plan.model not in _warned:
-            _warned.add(self._plan.model)
+    def _warn_if_all_explicit(self, members):
+        model = self._plan.model
+        if model not in _warned and all(member.why is not None for member in members):
+            _warned.add(model)
             warnings.warn(
-                f"No layer of model {self._plan.model.name!r} takes an implicit step: it is "
-                "trained by explicit steps only. `keras_proxprop.summary(model)` says why.",
+                f"No layer of model {model.name!r} takes an implicit step: it is trained by "
+                "explicit steps only. `keras_proxprop.summary(model)` says why.",
                 stacklevel=4,
             )
-        return implicit, explicit
 
 
 def warn_damped(what, stacklevel=3):
@@ -215,7 +193,7 @@ def _reached(members, d):
 
 def _read(values, weight):
     """Returns the value of a weight or, where it is a slice of a variable, of its slice."""
-    value = values.get(_key(weight))
+    value = values.get(variable_key(weight))
     if value is None or not isinstance(weight, WeightSlice):
         return value
     return weight.read(value)
@@ -223,9 +201,5 @@ def _read(values, weight):
 
 def _write(values, weight, value):
     if isinstance(weight, WeightSlice):
-        value = weight.write(value, values[_key(weight)])
-    values[_key(weight)] = value
-
-
-def _key(weight):
-    return id(native(variable_of(weight)))
+        value = weight.write(value, values[variable_key(weight)])
+    values[variable_key(weight)] = value

@@ -57,3 +57,8 @@ def weight_key(weight):
 def native(variable):
     """Returns the `tf.Variable` of a variable of Keras's."""
     return getattr(variable, "_value", variable)
+
+
+def variable_key(weight):
+    """Returns a key that is equal for all weights, and slices, of one variable."""
+    return id(native(variable_of(weight)))

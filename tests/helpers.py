@@ -1,8 +1,12 @@
 """What several test files use."""
 
+import types
+
 import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_proxprop.keras_seams.recording import Note
 
 # How `compile` is told to run the training step. Keras's default is "auto": XLA wherever
 # every layer supports it.
@@ -41,6 +45,13 @@ def implicit_direction(rows, gradients, tau):
     g = np.vstack([np.asarray(g) for g in gradients])
     p = np.linalg.solve(a.T @ a + np.eye(a.shape[1]) / tau, g)
     return [p[:-1], p[-1]] if len(gradients) == 2 else [p]
+
+
+def record_call(block, *args, watch=lambda z: None, **kwargs):
+    """Runs a block's `call`; returns its outputs and the `Use`s that it notes."""
+    uses = []
+    recorder = types.SimpleNamespace(uses=uses, watch=watch)
+    return block.call(Note([recorder], [block]), *args, **kwargs), uses
 
 
 class HandWrittenNet:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close
+from helpers import assert_close, record_call
 from keras.layers import Conv1D, Conv2D, Conv3D, Dense
 
 from keras_proxprop.blocks import find_block
@@ -214,15 +214,9 @@ def test_rows_are_the_jacobian_and_products_are_its_products(name):
 @pytest.mark.parametrize("name", CASES)
 def test_block_computes_what_its_layer_computes(name):
     c = case(name)
-    uses = []
-
-    def note(inputs, z):
-        uses.append((inputs, z))
-        return z
-
-    z = c.block.call(note, c.inputs)
+    z, uses = record_call(c.block, c.inputs)
     assert_close(z, c.layer(c.inputs), EXACT)
-    assert uses[0][0] is c.inputs and uses[0][1] is z
+    assert uses[0].inputs is c.inputs and uses[0].z is z
     assert [w.path for w in c.block.weights] == [w.path for w in c.layer.trainable_weights]
 
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close
+from helpers import assert_close, record_call
 from keras import layers
 
 from keras_proxprop.blocks import find_block, layer_scale
@@ -20,6 +20,7 @@ from keras_proxprop.keras_seams.recording import Use
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.solvers import ConjugateGradient, Exact
 from keras_proxprop.solvers.gradient import Gradient
+from keras_proxprop.tau import Tau
 
 EXACT = 1e-9
 TAU = 0.7
@@ -151,17 +152,14 @@ class Case:
     def record(self, *calls):
         """Returns the problem of these calls, arguments of each, on the inputs of the case,
         and `∂L/∂z` of each where `∂L/∂outputs` is the `d` of the case."""
-        uses = []
-
-        def note(inputs, z):
-            tape.watch(z)
-            uses.append(Use(self.block, inputs, z))
-            return z
-
+        outputs, uses = [], []
         with tf.GradientTape() as tape:
-            outputs = []
             for arguments in calls:
-                outputs.append(self.block.call(note, self.inputs, **arguments))
+                output, noted = record_call(
+                    self.block, self.inputs, watch=tape.watch, **arguments
+                )
+                outputs.append(output)
+                uses += noted
                 self.layer.set_weights(self.before)
         d = tape.gradient(outputs, [use.z for use in uses], [tf.constant(self.d)] * len(calls))
         return Problem([Member(self.block, tuple(uses), tuple(self.block.weights))]), d
@@ -174,7 +172,7 @@ class Case:
         problem, d = self.record(*[self.arguments] * calls)
         rows = problem.rows()
         rest = rest or [None] * len(self.weights)
-        parts, damped = problem.solve(rows, [d], [rest], solver, tf.constant(TAU, rows.dtype))
+        parts, damped = problem.solve(rows, [d], [rest], solver, Tau(TAU))
         assert not damped
         return np.concatenate([np.reshape(tf.convert_to_tensor(p), [-1]) for p in parts[0]])
 
@@ -200,13 +198,8 @@ def test_block_computes_what_its_layer_computes(name):
     outputs = c.layer(c.inputs, **c.arguments)
     after = c.layer.get_weights()
     c.layer.set_weights(c.before)
-    uses = []
-
-    def note(inputs, z):
-        uses.append(z)
-        return z
-
-    np.testing.assert_array_equal(c.block.call(note, c.inputs, **c.arguments), outputs)
+    recorded, uses = record_call(c.block, c.inputs, **c.arguments)
+    np.testing.assert_array_equal(recorded, outputs)
     # Statistics included.
     for left, right in zip(c.layer.get_weights(), after):
         np.testing.assert_array_equal(left, right)
@@ -249,7 +242,7 @@ def test_calls_in_training_in_inference_and_masked_are_one_problem():
     calls = {"training": True}, {"training": False}, c.arguments
     problem, d = c.record(*calls)
     rows, a = problem.rows(), np.concatenate([c.jacobian(**call)[0] for call in calls])
-    parts, _ = problem.solve(rows, [d], [[None] * 2], Exact(), tf.constant(TAU, tf.float64))
+    parts, _ = problem.solve(rows, [d], [[None] * 2], Exact(), Tau(TAU))
     gradient = a.T @ np.tile(np.reshape(c.d, -1), 3)
     expected = np.linalg.solve(a.T @ a + np.eye(len(gradient)) / TAU, gradient)
     assert_close(np.concatenate(parts[0]), expected, EXACT)
@@ -269,7 +262,7 @@ def test_scaling_rows_know_their_products(name):
     # The scale alone, where the offset is frozen or not asked for.
     member = problem.members[0]
     alone = Problem([Member(member.block, member.uses, member.weights[:1])])
-    tau, columns = tf.constant(TAU, tf.float64), problem.columns
+    tau, columns = Tau(TAU), problem.columns
     (part,), _ = alone.solve(alone.rows(), [d], [[None]], Exact(), tau)
     a = c.a[:, :columns]
     gradient = a.T @ np.reshape(c.d, -1)
@@ -305,9 +298,7 @@ def test_what_is_synchronized_across_replicas_steps_explicitly(monkeypatch):
 def test_embedding_directions_are_as_sparse_as_gradients():
     c = case("embedding")
     problem = c.problem()
-    parts, _ = problem.solve(
-        problem.rows(), [[tf.constant(c.d)]], [[None]], Exact(), tf.constant(TAU, tf.float64)
-    )
+    parts, _ = problem.solve(problem.rows(), [[tf.constant(c.d)]], [[None]], Exact(), Tau(TAU))
     assert isinstance(parts[0][0], tf.IndexedSlices)
 
 
@@ -323,7 +314,7 @@ def test_projections_of_one_tensor_share_a_problem():
     (problem,) = Problem.group(members)
     assert problem.columns == 9
     d = [[tf.random.normal(z.shape, dtype="float64")] for z in (m.uses[0].z for m in members)]
-    tau, rest = tf.constant(TAU, tf.float64), [[None, None]] * 2
+    tau, rest = Tau(TAU), [[None, None]] * 2
     together, _ = problem.solve(problem.rows(), d, rest, Exact(), tau)
     for member, own, parts in zip(members, d, together):
         alone = Problem([member])

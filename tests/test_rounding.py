@@ -10,6 +10,7 @@ from helpers import assert_close
 
 from keras_proxprop import solvers
 from keras_proxprop.blocks import find_block
+from keras_proxprop.tau import Tau
 
 COLUMNS = 3
 
@@ -48,7 +49,7 @@ def step(kind, bias, jit_compile):
     block, _ = find_block(layer)
 
     def solve(x, d, tau):
-        p, damped = solvers.Exact("primal").solve(block.rows(x, bias), d, tau)
+        p, damped = solvers.Exact("primal").solve(block.rows(x, bias), d, Tau(tau))
         return tf.concat(p, axis=0), damped
 
     compiled = tf.function(solve, jit_compile=jit_compile)
@@ -99,7 +100,7 @@ def test_what_float32_lost_little_of_is_refined_and_not_made_again(kind, tau, ji
             tf.fill(gram.shape, nan),
             [tf.cast(part, tf.float64) for part in rows.multiply_transposed(d)],
         )
-        p, damped = solvers.Exact("primal").solve(rows, d, tau, rest)
+        p, damped = solvers.Exact("primal").solve(rows, d, Tau(tau), rest)
         return tf.concat(p, axis=0), damped
 
     compiled = tf.function(solve, jit_compile=jit_compile)
@@ -120,7 +121,7 @@ def test_no_weight_gradient_is_asked_for_in_a_branch_only():
 
     @tf.function
     def solve(x, d):
-        return solvers.Exact("primal").solve(block.rows(x, True), d, tf.constant(1.0))
+        return solvers.Exact("primal").solve(block.rows(x, True), d, Tau(1.0))
 
     graph = solve.get_concrete_function(tf.zeros([4, 8, 8, 2]), tf.zeros([256, 3])).graph
     branches = [op for op in graph.get_operations() if op.type in ("If", "StatelessIf")]

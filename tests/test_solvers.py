@@ -15,6 +15,7 @@ from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.rows.stacked import StackedRows
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.auto import Auto
+from keras_proxprop.tau import Tau
 
 SOLVERS = {
     "exact": solvers.Exact(),
@@ -61,7 +62,7 @@ def direction(solver, rows, d, tau, rest=None, dtype=tf.float64):
     """Returns a solver's direction, stacked to `[features, columns]`, and if it was damped."""
     if rest is not None:
         rest = split(tf.cast(rest, dtype), rows.bias)
-    p, damped = solver.solve(rows, tf.cast(d, dtype), tf.constant(tau, dtype), rest)
+    p, damped = solver.solve(rows, tf.cast(d, dtype), Tau(tf.constant(tau, dtype)), rest)
     return tf.concat(p, axis=0), damped
 
 
@@ -240,7 +241,7 @@ def traced(name, jit_compile):
 
     def step(x, d, tau):
         solver = SOLVERS.get(name, solvers.ConjugateGradient(5))
-        p, damped = solver.solve(MatrixRows(x, bias=True), d, tau)
+        p, damped = solver.solve(MatrixRows(x, bias=True), d, Tau(tau))
         return tf.concat(p, axis=0), damped
 
     signature = [
@@ -314,19 +315,19 @@ def unknown(count, features):
 
 
 def test_auto_takes_the_smaller_matrix():
-    assert Auto().choose(unknown(64, 4000), 1000)[0] == "dual"
-    assert Auto().choose(unknown(100_000, 100), 16)[0] == "primal"
-    assert solvers.Exact().choose(unknown(64, 4000), 1000)[0] == "dual"
-    assert solvers.Exact().choose(unknown(100_000, 100), 16)[0] == "primal"
+    assert Auto().choice(unknown(64, 4000), 1000)[0] == "dual"
+    assert Auto().choice(unknown(100_000, 100), 16)[0] == "primal"
+    assert solvers.Exact().choice(unknown(64, 4000), 1000)[0] == "dual"
+    assert solvers.Exact().choice(unknown(100_000, 100), 16)[0] == "primal"
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 def test_smaller_matrix_is_taken_at_run_time_where_the_batch_size_is_unknown(jit_compile):
     def dual_is_taken(x):
-        return price.cheapest(
+        return price.run_cheapest(
             MatrixRows(x, bias=False),
             lambda count: price.exact(MatrixRows(x, bias=False), 6, count),
-            {"primal": lambda: tf.constant(False), "dual": lambda: tf.constant(True)},
+            lambda form: tf.constant(form == "dual"),
         )
 
     taken = tf.function(
@@ -339,11 +340,11 @@ def test_smaller_matrix_is_taken_at_run_time_where_the_batch_size_is_unknown(jit
 
 
 def test_auto_takes_cg_where_both_matrices_are_huge():
-    form, price = Auto().choose(unknown(20_000, 20_000), 20)
-    exact = solvers.Exact().choose(unknown(20_000, 20_000), 20)[1]
+    form, price = Auto().choice(unknown(20_000, 20_000), 20)
+    exact = solvers.Exact().choice(unknown(20_000, 20_000), 20)[1]
     assert form.startswith("cg")
     assert price < exact / 100
 
 
 def test_auto_solves_20000_classes_exactly():
-    assert Auto().choose(unknown(64, 512), 20_000)[0] == "dual"
+    assert Auto().choice(unknown(64, 512), 20_000)[0] == "dual"

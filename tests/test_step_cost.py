@@ -12,6 +12,7 @@ from keras_proxprop.rows.base import Rows
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.solvers import ConjugateGradient, Exact, price
 from keras_proxprop.solvers.auto import ITERATIONS, Auto
+from keras_proxprop.tau import Tau
 
 L = keras.layers
 
@@ -124,7 +125,7 @@ class Shape(Rows):
     ],
 )
 def test_auto_takes_the_cheapest_form(count, features, columns, form):
-    chosen, price = Auto().choose(Shape(count, features), columns)
+    chosen, price = Auto().choice(Shape(count, features), columns)
     assert chosen == form
     assert price > 0
 
@@ -132,7 +133,7 @@ def test_auto_takes_the_cheapest_form(count, features, columns, form):
 def test_cg_is_taken_above_the_stated_multiple_only():
     rows = Shape(1000, 1000)
     for columns in (1, 10, 100, 1000):
-        form, price = Auto().choose(rows, columns)
+        form, _ = Auto().choice(rows, columns)
         exact = min(price.exact(rows, columns, 1000).values())
         limit = 30 * price.backpropagation(rows, columns, 1000)
         assert form.startswith("cg") == (exact > limit)
@@ -145,10 +146,10 @@ def test_the_choice_at_run_time_follows_the_batch():
     @tf.function(input_signature=[tf.TensorSpec([None, 30])])
     def step(x):
         rows = MatrixRows(x, True)
-        return price.cheapest(
+        return price.run_cheapest(
             rows,
             lambda n: price.exact(rows, 10, n),
-            {"primal": lambda: tf.constant(0), "dual": lambda: tf.constant(1)},
+            lambda form: tf.constant({"primal": 0, "dual": 1}[form]),
         )
 
     for n in (4, 40):
@@ -166,7 +167,7 @@ def test_xla_compiles_the_chosen_form_only(count):
         input_signature=[tf.TensorSpec([None, 100]), tf.TensorSpec([None, 60])],
     )
     def step(x, d):
-        return Exact().solve(MatrixRows(x, True), d, tf.constant(1.0))
+        return Exact().solve(MatrixRows(x, True), d, Tau(1.0))
 
     x, d = tf.random.normal([count, 100]), tf.random.normal([count, 60])
     hlo = step.experimental_get_compiler_ir(x, d)(stage="optimized_hlo")

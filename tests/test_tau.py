@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import MODES, assert_close, implicit_direction, inputs_of, weights_of
+from helpers import MODES, assert_close, implicit_direction, inputs_of, record_call, weights_of
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, register_block
 from keras_proxprop.blocks import find_block
@@ -73,9 +73,8 @@ def test_the_trace_is_that_of_the_rows(name, float64):
     layer, x = make(), tf.constant(np.random.default_rng(3).normal(size=shape))
     layer.build(shape)
     block = find_block(layer)[0]
-    noted = []
-    block.call(lambda inputs, z, part=None: noted.append(inputs) or z, x)
-    rows = block.rows(block.prepare(noted[0]), len(block.weights) == 2)
+    _, uses = record_call(block, x)
+    rows = block.rows(block.prepare(uses[0].inputs), len(block.weights) == 2)
     # Every output column has the same rows: the whole Jacobian's trace is theirs, summed.
     whole = np.sum(jacobian(layer, x) ** 2) / block.columns
     assert_close(float(rows.trace()), whole, 1e-11)

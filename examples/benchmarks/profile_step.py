@@ -19,6 +19,7 @@ import step_time
 from keras_proxprop.blocks import find_block
 from keras_proxprop.solvers import _get
 from keras_proxprop.solvers.factorization import _inverse_factor
+from keras_proxprop.tau import Tau
 
 
 def milliseconds(function, inputs, jit, runs):
@@ -65,7 +66,7 @@ def main():
             return block.rows(inputs, bias)
 
         known = rows(inputs)
-        form, _ = solver.choose(known, block.columns)
+        form, _ = solver.choice(known, block.columns)
         d = tf.random.normal([known.count, block.columns])
 
         def matrix(inputs, d, rows=rows, form=form):
@@ -75,7 +76,7 @@ def main():
             return rows(inputs).multiply_transposed(d)
 
         def solve(inputs, d, rows=rows):
-            return solver.solve(rows(inputs), d, tf.constant(1.0))[0]
+            return solver.solve(rows(inputs), d, Tau(1.0))[0]
 
         def factor(inputs, d, matrix=matrix):
             return _inverse_factor(matrix(inputs, d), tf.constant(1.0))[0]

@@ -1,5 +1,8 @@
 """What a block is: one layer, seen as a map that is linear in its weights."""
 
+import functools
+
+import keras
 import tensorflow as tf
 
 from keras_proxprop.rows.arrays import working_dtype
@@ -8,25 +11,29 @@ from keras_proxprop.rows.arrays import working_dtype
 class Block:
     """One layer as the least-squares problem of a proximal step in its weights.
 
-    A subclass names the Keras classes it understands in `layer_classes` and says
-    how the layer's preactivation `z` follows from its inputs and weights
-    (`linear`) and what the rows of `A` are (`rows`), with `A @ weights = z`. Where `z` or
-    the weights are not matrices with the output columns last, it says how to see them so.
+    A subclass names the Keras classes that it understands in `layer_classes`. It says how
+    the layer's preactivation `z` follows from its inputs and its kernel (`multiply`) and what
+    the rows of `A` are (`rows`), with `A @ weights = z`. Where `z` or the weights are not
+    matrices with the output columns last, it says how to see them so.
 
     Args:
         layer: the built Keras layer.
+        whole: the block whose `call` notes this one. Defaults to `None`: the block itself.
+        reported_as: the layer under whose name reports show the block. Defaults to `None`:
+            `layer`.
     """
 
     layer_classes = ()
     # The attribute that holds the weight without which there is no problem.
     kernel_name = "_kernel"
 
-    def __init__(self, layer):
+    # Whether layers that read the same inputs can share one Gram matrix, as further columns.
+    shares_rows = True
+
+    def __init__(self, layer, whole=None, reported_as=None):
         self.layer = layer
-        # What the rows depend on besides the inputs: equal for layers that can share them.
-        self.geometry = type(self)
-        # The layer that reports name, and the block whose `call` notes this one.
-        self.shown, self.whole = layer, self
+        self.whole = whole or self
+        self.reported_as = reported_as or layer
 
     @classmethod
     def reason_against(cls, layer):
@@ -44,9 +51,19 @@ class Block:
         return None
 
     @property
+    def row_key(self):
+        """A key that is equal for blocks whose rows are equal where their inputs are."""
+        return type(self) if self.shares_rows else (type(self), id(self.layer))
+
+    @property
+    def bias(self):
+        """The variable that is added to every row of `z`, or `None`."""
+        return self.layer.bias
+
+    @property
     def weights(self):
         """The layer's trainable variables, kernel first."""
-        kernel, bias = getattr(self.layer, self.kernel_name), self.layer.bias
+        kernel, bias = getattr(self.layer, self.kernel_name), self.bias
         return [kernel] if bias is None or not bias.trainable else [kernel, bias]
 
     @property
@@ -87,18 +104,19 @@ class Block:
         (regularizers, tied weights, `add_loss`, gradients of gradients).
 
         Args:
-            note: function of `(inputs, z)` that returns `z`; `part` says which of `parts`.
+            note: `Note`: `note(inputs, z)` returns `z`. `note.of_part(i)` notes for one of
+                `parts`. Where the inputs are known only after `z` has been used,
+                `note.watch(z)` goes before.
             inputs: the layer's inputs.
         """
         weights = [tf.convert_to_tensor(w) for w in self.values()]
-
         floating = inputs if inputs.dtype.is_floating else tf.cast(inputs, weights[0].dtype)
         return self.finish(note(inputs, product(self.linear, floating, weights)))
 
     def values(self):
         """Returns what `linear` takes besides the inputs: the kernel, and maybe the bias."""
-        bias = self.layer.bias
-        return [self.layer.kernel] if bias is None else [self.layer.kernel, bias]
+        kernel = getattr(self.layer, self.kernel_name.lstrip("_"))
+        return [kernel] if self.bias is None else [kernel, self.bias]
 
     def finish(self, z):
         """Returns the layer's outputs, from `z`."""
@@ -106,6 +124,11 @@ class Block:
 
     def linear(self, inputs, kernel, bias=None):
         """Returns `z`, computed as the layer computes it."""
+        z = self.multiply(inputs, kernel)
+        return z if bias is None else keras.ops.add(z, bias)
+
+    def multiply(self, inputs, kernel):
+        """Returns `z` without a bias."""
         raise NotImplementedError
 
     def rows(self, inputs, bias):
@@ -121,19 +144,17 @@ class Block:
 class CompositeBlock(Block):
     """A layer that makes several linear maps, each of them a block in `parts`."""
 
-    def __init__(self, layer, parts):
-        super().__init__(layer)
-        self._parts = parts
-        for part in parts:
-            part.whole = self
-
-    @property
+    @functools.cached_property
     def parts(self):
-        return self._parts
+        return self.make_parts()
+
+    def make_parts(self):
+        """Returns the blocks of the linear maps, which have `self.whole` for their `whole`."""
+        raise NotImplementedError
 
     @property
     def weights(self):
-        return [weight for part in self._parts for weight in part.weights]
+        return [weight for part in self.parts for weight in part.weights]
 
 
 def product(linear, inputs, values, reads=()):

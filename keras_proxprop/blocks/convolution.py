@@ -16,18 +16,16 @@ class ConvolutionBlock(Block):
 
     layer_classes = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
-    def __init__(self, layer):
-        super().__init__(layer)
-        self._windows = self.geometry = Windows.of(layer)
-        if layer.groups > 1:
-            # Their columns stand group by group, not layer by layer.
-            self.geometry = type(self), id(layer)
+    @property
+    def row_key(self):
+        # The columns of groups stand group by group, not layer by layer.
+        return type(self), id(self.layer) if self.layer.groups > 1 else Windows.of(self.layer)
 
-    def linear(self, inputs, kernel, bias=None):
-        z = self._windows.convolve(inputs, kernel)
-        return z if bias is None else keras.ops.add(z, bias)
+    def multiply(self, inputs, kernel):
+        return Windows.of(self.layer).convolve(inputs, kernel)
 
     def rows(self, inputs, bias):
-        if self.layer.groups > 1:
-            return GroupedPatchRows(inputs, self._windows, bias, self.layer.groups)
-        return PatchRows(inputs, self._windows, bias)
+        windows, groups = Windows.of(self.layer), self.layer.groups
+        if groups > 1:
+            return GroupedPatchRows(inputs, windows, bias, groups)
+        return PatchRows(inputs, windows, bias)

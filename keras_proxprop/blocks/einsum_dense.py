@@ -1,6 +1,7 @@
 """EinsumDense, and the projections of attention layers: a Dense with its axes named."""
 
 import dataclasses
+import functools
 import math
 import string
 
@@ -8,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block
+from keras_proxprop.rows.arrays import nominal_product
 from keras_proxprop.rows.groups import GroupedRows
 from keras_proxprop.rows.matrix import MatrixRows
 
@@ -67,15 +69,16 @@ class EinsumDenseBlock(Block):
 
     layer_classes = (keras.layers.EinsumDense,)
 
-    def __init__(self, layer):
-        super().__init__(layer)
-        self.axes = axes = Axes.of(layer)
-        self.geometry = type(self), axes.inputs, axes.rows, axes.features
-        if axes.groups:
-            # Their columns stand group by group, not layer by layer.
-            self.geometry += (id(layer),)
-        biased = set(layer.bias_axes or "")
-        self._bias_fits = biased == set(axes.groups + axes.columns)
+    @functools.cached_property
+    def axes(self):
+        return Axes.of(self.layer)
+
+    @property
+    def row_key(self):
+        axes = self.axes
+        # The columns of groups stand group by group, not layer by layer.
+        groups = id(self.layer) if axes.groups else None
+        return type(self), axes.inputs, axes.rows, axes.features, groups
 
     @classmethod
     def reason_against(cls, layer):
@@ -87,39 +90,34 @@ class EinsumDenseBlock(Block):
         return why
 
     @property
-    def weights(self):
-        return super().weights if self._bias_fits else [self.layer._kernel]
+    def bias(self):
+        fits = set(self.layer.bias_axes or "") == set(self.axes.groups + self.axes.columns)
+        return self.layer.bias if fits else None
 
     @property
     def columns(self):
         axes = self.axes
         return math.prod(self._length(c) for c in axes.groups + axes.columns)
 
-    def values(self):
-        return super().values() if self._bias_fits else [self.layer.kernel]
-
-    def linear(self, inputs, kernel, bias=None):
-        z = keras.ops.einsum(self.layer.equation, inputs, kernel)
-        return z if bias is None else keras.ops.add(z, bias)
+    def multiply(self, inputs, kernel):
+        return keras.ops.einsum(self.layer.equation, inputs, kernel)
 
     def finish(self, z):
-        bias = self.layer.bias
-        return super().finish(z if bias is None or self._bias_fits else z + bias)
+        # A bias along other axes is none of the problem's.
+        other = self.layer.bias if self.bias is None else None
+        return super().finish(z if other is None else z + other)
 
     def rows(self, inputs, bias):
         axes = self.axes
         order = axes.groups + axes.rows + axes.features
         x = tf.einsum(f"{axes.inputs}->{order}", inputs)
         features = math.prod(map(self._length, axes.features))
-        lengths = inputs.shape.as_list()
-        if axes.groups:
-            groups = math.prod(map(self._length, axes.groups))
-            rows = GroupedRows(tf.reshape(x, [groups, -1, features]), bias)
-        else:
-            rows = MatrixRows(tf.reshape(x, [-1, features]), bias)
-        others = [lengths[axes.inputs.index(c)] for c in axes.rows if c != axes.inputs[0]]
-        rows.per_item = math.prod(n or 1 for n in others)
-        return rows
+        others = [c for c in axes.rows if c != axes.inputs[0]]
+        per_item = nominal_product(inputs.shape[axes.inputs.index(c)] for c in others)
+        if not axes.groups:
+            return MatrixRows(tf.reshape(x, [-1, features]), bias, per_item)
+        groups = math.prod(map(self._length, axes.groups))
+        return GroupedRows(tf.reshape(x, [groups, -1, features]), bias, per_item)
 
     def outputs_as_matrix(self, z):
         axes = self.axes

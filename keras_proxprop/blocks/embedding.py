@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.rows.arrays import working_dtype
+from keras_proxprop.rows.arrays import nominal_product, working_dtype
 from keras_proxprop.rows.one_hot import OneHotRows
 
 
@@ -14,10 +14,8 @@ class EmbeddingBlock(Block):
     layer_classes = (keras.layers.Embedding,)
     kernel_name = "_embeddings"
 
-    def __init__(self, layer):
-        super().__init__(layer)
-        # Directions that are sparse are not concatenated with those of other layers.
-        self.geometry = type(self), id(layer)
+    # Directions that are sparse are not concatenated with those of other layers.
+    shares_rows = False
 
     @property
     def weights(self):
@@ -31,14 +29,11 @@ class EmbeddingBlock(Block):
         return inputs if inputs.dtype.is_integer else tf.cast(inputs, tf.int32)
 
     def rows(self, inputs, bias):
-        rows = OneHotRows(
-            tf.reshape(inputs, [-1]),
-            self.layer.input_dim,
-            working_dtype(tf.as_dtype(self.layer.compute_dtype)),
+        dtype = working_dtype(tf.as_dtype(self.layer.compute_dtype))
+        indices = tf.reshape(inputs, [-1])
+        return OneHotRows(
+            indices, self.layer.input_dim, dtype, nominal_product(inputs.shape[1:])
         )
-        for length in inputs.shape[1:]:
-            rows.per_item *= length or 1
-        return rows
 
     def matrix_as_weight(self, weight, part):
         return part

@@ -1,7 +1,6 @@
 """ReversibleEmbedding: one matrix that is looked up in, and that states are projected onto."""
 
 import functools
-import math
 
 import keras
 import tensorflow as tf
@@ -10,7 +9,7 @@ from keras_proxprop.blocks.base import Block, product
 from keras_proxprop.blocks.embedding import EmbeddingBlock
 from keras_proxprop.keras_seams.own_call import Run
 from keras_proxprop.rows.arrays import working_dtype
-from keras_proxprop.rows.matrix import MatrixRows
+from keras_proxprop.rows.matrix import MatrixRows, positions_as_rows
 from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.rows.tied import TiedRows
 
@@ -24,12 +23,6 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
 
     layer_classes = (keras.layers.ReversibleEmbedding,)
 
-    def __init__(self, layer):
-        super().__init__(layer)
-        self._parts = [self]
-        if not layer.tie_weights:
-            self._parts = [EmbeddingBlock(layer), ProjectionPart(layer)]
-
     @classmethod
     def reason_against(cls, layer):
         why = super().reason_against(layer)
@@ -38,9 +31,11 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
             return None
         return why
 
-    @property
+    @functools.cached_property
     def parts(self):
-        return self._parts
+        if self.layer.tie_weights:
+            return [self]
+        return [EmbeddingBlock(self.layer, self), ProjectionPart(self.layer, self)]
 
     @property
     def weights(self):
@@ -55,11 +50,11 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
     def call(self, note, inputs, reverse=False, **_):
         tied = self.layer.tie_weights
         if reverse:
-            return self._project(note if tied else functools.partial(note, part=1), inputs)
+            return self._project(note if tied else note.of_part(1), inputs)
         # The layer's own call hands on a mask, too.
         run = Run(self.layer, [self.layer._embeddings])
         z = run(inputs, tf.stop_gradient(tf.convert_to_tensor(self.layer._embeddings)))
-        return note({"tokens": inputs}, z) if tied else note(inputs, z, part=0)
+        return note({"tokens": inputs}, z) if tied else note.of_part(0)(inputs, z)
 
     def _project(self, note, states):
         layer = self.layer
@@ -109,6 +104,4 @@ class ProjectionPart(Block):
         return [w for w in [self.layer.reverse_embeddings] if w.trainable]
 
     def rows(self, inputs, bias):
-        rows = MatrixRows(tf.reshape(inputs, [-1, inputs.shape[-1]]), bias)
-        rows.per_item = math.prod(n or 1 for n in inputs.shape[1:-1])
-        return rows
+        return positions_as_rows(inputs, bias)

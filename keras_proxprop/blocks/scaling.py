@@ -24,10 +24,8 @@ class ScalingBlock(Block):
     # The attributes that hold the scale and the offset.
     names = ("gamma", "beta")
 
-    def __init__(self, layer):
-        super().__init__(layer)
-        # Their columns do not mix, and not with those of other layers.
-        self.geometry = type(self), id(layer)
+    # Their columns do not mix, and not with those of other layers.
+    shares_rows = False
 
     @classmethod
     def reason_against(cls, layer):
@@ -74,6 +72,7 @@ class NormalizationBlock(ScalingBlock):
     """
 
     layer_classes = (keras.layers.LayerNormalization, keras.layers.GroupNormalization)
+    closed_price = 2.0
 
     def call(self, note, inputs, **kwargs):
         weights = self._weights(self.layer)
@@ -111,7 +110,8 @@ class NormalizationBlock(ScalingBlock):
         return inputs
 
     def rows(self, inputs, bias):
-        return ScalingRows(*inputs, bias, len(self._weights(self.layer)))
+        reads = len(self._weights(self.layer))
+        return ScalingRows(*inputs, bias, reads, self.closed_price)
 
 
 class BatchNormalizationBlock(NormalizationBlock):
@@ -134,10 +134,8 @@ class BatchNormalizationBlock(NormalizationBlock):
         square = tf.cast(count, x.dtype) * variance / (variance + layer.epsilon)
         return count, tf.zeros_like(square), square
 
-    def rows(self, inputs, bias):
-        rows = super().rows(inputs, bias)
-        rows.closed_cost = 0.0
-        return rows
+    # What it takes of the batch the layer has made itself.
+    closed_price = 0.0
 
 
 class RMSNormalizationBlock(NormalizationBlock):

@@ -19,18 +19,18 @@ class TransposedConvolutionBlock(Block):
     )
     kernel_name = "kernel"
 
-    def __init__(self, layer):
-        super().__init__(layer)
+    @property
+    def row_key(self):
         names = ("kernel_size", "strides", "dilation_rate", "padding", "output_padding")
-        self.geometry = type(self), *(getattr(layer, name) for name in names)
+        return type(self), *(getattr(self.layer, name) for name in names)
 
     @property
     def columns(self):
         return self.layer.filters
 
-    def linear(self, inputs, kernel, bias=None):
+    def multiply(self, inputs, kernel):
         layer = self.layer
-        z = keras.ops.conv_transpose(
+        return keras.ops.conv_transpose(
             inputs,
             kernel,
             strides=list(layer.strides),
@@ -39,13 +39,12 @@ class TransposedConvolutionBlock(Block):
             dilation_rate=layer.dilation_rate,
             data_format="channels_last",
         )
-        return z if bias is None else keras.ops.add(z, bias)
 
     def rows(self, inputs, bias):
         layer = self.layer
         ones = (1,) * len(layer.strides)
-        geometry = Windows(layer.kernel_size, ones, layer.dilation_rate, "valid")
-        return PatchRows(self._spread(inputs), geometry, bias)
+        windows = Windows(layer.kernel_size, ones, layer.dilation_rate, "valid")
+        return PatchRows(self._spread(inputs), windows, bias)
 
     def _spread(self, images):
         """Returns the images with `strides - 1` zeros between pixels, and their borders."""

@@ -30,6 +30,34 @@ class Use:
     z: object
 
 
+class Note:
+    """What a block's `call` tells of the linear map that it makes, to all that record it.
+
+    Args:
+        recorders: list of `Recorder`s.
+        blocks: the layer's block in each of them.
+    """
+
+    def __init__(self, recorders, blocks):
+        self._recorders, self._blocks = recorders, blocks
+
+    def __call__(self, inputs, z):
+        """Notes a call of the linear map, and returns `z`."""
+        for recorder, block in zip(self._recorders, self._blocks):
+            recorder.uses.append(Use(block, inputs, z))
+        return self.watch(z)
+
+    def watch(self, z):
+        """Makes the loss's gradient with respect to `z` known, and returns `z`."""
+        for recorder in self._recorders:
+            recorder.watch(z)
+        return z
+
+    def of_part(self, index):
+        """Returns the note of one of the block's `parts`."""
+        return Note(self._recorders, [block.parts[index] for block in self._blocks])
+
+
 class Recorder:
     """Records the calls of a model's layers in the graph that it was started in.
 
@@ -74,10 +102,9 @@ class Recorder:
     def block(self, layer):
         return self._blocks(layer)
 
-    def note(self, use):
+    def watch(self, z):
         if self._watch is not None:
-            self._watch(use.z)
-        self.uses.append(use)
+            self._watch(z)
 
     def leave(self, layer, args, kwargs, outputs):
         if layer is self.model:
@@ -105,13 +132,7 @@ def _call(layer, original, args, kwargs):
     owners = [r for r in owners if r.enter(layer)]
     blocks = [r.block(layer) for r in owners]
     if owners and all(blocks):
-
-        def note(inputs, z, part=None):
-            for recorder, block in zip(owners, blocks):
-                recorder.note(Use(block if part is None else block.parts[part], inputs, z))
-            return z
-
-        outputs = blocks[0].call(note, *args, **kwargs)
+        outputs = blocks[0].call(Note(owners, blocks), *args, **kwargs)
     else:
         outputs = original(*args, **kwargs)
     for recorder in owners:

@@ -19,7 +19,6 @@ def train_step(model, data, proxprop):
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     with ImplicitGradientTape(model, **proxprop.step_arguments()) as tape:
-        tape.observer = proxprop.observer
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
         loss = model._compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True

@@ -28,67 +28,59 @@ class Averaged(Solver):
             its price.
     """
 
-    takes_tau_when_due = True
-
     def __init__(self, own, decay, refresh_every, state=None):
         self._own = own
         self._decay = decay
         self._refresh_every = refresh_every
         self._state = state
 
-    def solve(self, rows, d, tau, rest=None):
+    def prices(self, rows, columns, count):
+        products = min(_products(rows, columns, count).values())
+        refresh = price.factorized_gram(rows, count) / self._refresh_every
+        return {f"memory/{self._refresh_every}": products + refresh}
+
+    def run(self, form, rows, d, tau, rest):
         state = self._state()
         damped = state.refresh(rows, tau, self._decay, self._refresh_every)
-        return apply(state.inverse, rows, d, rest), damped
-
-    def without_refresh(self):
-        """Returns a solver that does what this one does between refreshes."""
-        return _Kept(self._state().inverse)
-
-    def choose(self, rows, columns):
-        return f"memory/{self._refresh_every}", self._price(rows, columns, rows.count)
+        return Kept(state.inverse).solve(rows, d, tau, rest)[0], damped
 
     def pays(self, rows, columns):
         """Returns whether this costs less than what `own` would do."""
         # Whether there is a state must be known at trace time, for good: at any batch size.
         count = price.typical_count(rows)
-        own = self._own.prices(rows, columns, count).values()
-        return self._price(rows, columns, count) < min(own)
+        prices = [solver.prices(rows, columns, count).values() for solver in (self, self._own)]
+        return min(prices[0]) < min(prices[1])
 
-    def _price(self, rows, columns, count):
-        products = min(_products(rows, columns, count).values())
-        return products + price.factorized_gram(rows, count) / self._refresh_every
+    def without_refresh(self):
+        return Kept(self._state().inverse)
 
 
-class _Kept(Solver):
+class Kept(Solver):
+    """Multiplies by an inverse `M` that is at hand: `P = M (AᵀD + rest)`.
+
+    `M` is multiplied from the side of the product that has fewer columns.
+
+    Args:
+        inverse: variable.
+    """
+
     def __init__(self, inverse):
         self._inverse = inverse
 
-    def solve(self, rows, d, tau, rest=None):
-        return apply(self._inverse, rows, d, rest), tf.constant(False)
+    def prices(self, rows, columns, count):
+        return _products(rows, columns, count)
 
-
-def apply(inverse, rows, d, rest=None):
-    """P = M (AᵀD + rest), with `M` on the side of the product that has fewer columns."""
-    inverse = tf.convert_to_tensor(inverse)
-
-    def after():
-        gradient = tf.concat(add(rows.multiply_transposed(d), rest), axis=0)
-        product = tf.matmul(inverse, rows.by_group(gradient))
-        return rows.split(rows.side_by_side(product))
-
-    def before():
-        a = rows.matrix().with_ones()
-        p = tf.matmul(tf.matmul(a, inverse), d, transpose_a=True)
-        if rest is not None:
-            p += tf.matmul(inverse, tf.concat(rest, axis=0))
-        return rows.split(p)
-
-    return price.cheapest(
-        rows,
-        lambda count: _products(rows, d.shape[-1], count),
-        {"after": after, "before": before},
-    )
+    def run(self, form, rows, d, tau, rest):
+        inverse = tf.convert_to_tensor(self._inverse)
+        if form == "after":
+            gradient = tf.concat(add(rows.multiply_transposed(d), rest), axis=0)
+            p = rows.side_by_side(tf.matmul(inverse, rows.by_group(gradient)))
+        else:
+            a = rows.matrix().with_ones()
+            p = tf.matmul(tf.matmul(a, inverse), d, transpose_a=True)
+            if rest is not None:
+                p += tf.matmul(inverse, tf.concat(rest, axis=0))
+        return rows.split(p), tf.constant(False)
 
 
 def _products(rows, columns, count):
@@ -130,8 +122,6 @@ class AveragedGram:
     def refresh(self, rows, tau, decay, refresh_every):
         """Brings average and inverse up to date where that is due.
 
-        `tau` is a scalar tensor, or a function of the Gram matrix's `trace` that returns it.
-
         Returns whether that needed damping, a boolean tensor.
         """
         age = self.step - self.refreshed
@@ -164,7 +154,7 @@ class AveragedGram:
             whole = tf.cast(scale, gram.dtype) * average
             # Of the average: that of its own rows would differ from replica to replica.
             trace = tf.reduce_mean(tf.linalg.trace(whole))
-            shift = 1 / (tau(trace=trace) if callable(tau) else tau)
+            shift = 1 / tau.of(rows, trace)
             inverse, damped = floored_inverse(whole, shift)
             inverse.set_shape(whole.shape)
             return [average, inverse, weight, number, self.step], damped

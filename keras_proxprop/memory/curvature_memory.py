@@ -4,13 +4,13 @@ import numbers
 
 import keras
 
-from keras_proxprop.has_config import Config
+from keras_proxprop.has_config import HasConfig
 from keras_proxprop.memory.averaged_gram import Averaged
 from keras_proxprop.solvers.auto import Auto
 
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
-class CurvatureMemory(Config):
+class CurvatureMemory(HasConfig):
     """Keeps Gram matrices from step to step, in the place of the batch's own.
 
     With `R` the rows of a batch, `AᵀA / R` changes slowly while a model trains. Its moving

@@ -13,9 +13,7 @@ from keras_proxprop.memory.state import Curvatures
 from keras_proxprop.optimizers.row_adam import RowAdam
 from keras_proxprop.optimizers.wrapper import OptimizerWrapper, make
 from keras_proxprop.plan import check_exclude, check_final_layer
-from keras_proxprop.tau import check_tau
-
-_Schedule = keras.optimizers.schedules.LearningRateSchedule
+from keras_proxprop.tau import Schedule, check_tau
 
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
@@ -101,15 +99,14 @@ class ProxProp(OptimizerWrapper):
         self.solver = solver
         self.final_layer = final_layer
         self._exclude = exclude
-        self._tau = tau if isinstance(tau, (_Schedule, str)) else self._tau_variable(tau)
+        self._tau = tau if isinstance(tau, (Schedule, str)) else self._tau_variable(tau)
         self._damped_steps = self.add_variable(
             shape=(), dtype="int64", aggregation="only_first_replica", name="damped_steps"
         )
         self._damped_steps_reported = 0
         self._memory = memory
         self._curvatures = memory and Curvatures(memory, self.add_variable)
-        # The `StepMonitor` of the `fit` that is running.
-        self.observer = None
+        self._observer = None
         train_step.install(find_proxprop)
 
     def _tau_variable(self, tau):
@@ -126,14 +123,14 @@ class ProxProp(OptimizerWrapper):
     @property
     def tau(self):
         """The proximal step size at the current iteration, or "auto"; assign to change it."""
-        if isinstance(self._tau, _Schedule):
+        if isinstance(self._tau, Schedule):
             return self._tau(self.iterations)
         return self._tau
 
     @tau.setter
     def tau(self, tau):
         tau = check_tau(tau)
-        if isinstance(tau, (_Schedule, str)) or isinstance(self._tau, (_Schedule, str)):
+        if isinstance(tau, (Schedule, str)) or isinstance(self._tau, (Schedule, str)):
             raise TypeError(
                 "`tau` can be assigned only a number, and only where it was created with a "
                 "number. Create a new `ProxProp` to use a schedule, or 'auto'. "
@@ -142,7 +139,7 @@ class ProxProp(OptimizerWrapper):
         self._tau.assign(tau)
 
     def _tau_config(self):
-        if isinstance(self._tau, _Schedule):
+        if isinstance(self._tau, Schedule):
             return keras.saving.serialize_keras_object(self._tau)
         return self._tau if isinstance(self._tau, str) else float(self._tau.numpy())
 
@@ -160,12 +157,27 @@ class ProxProp(OptimizerWrapper):
         """Returns the arguments of the `ImplicitGradientTape` of one training step."""
         tau = self.tau
         return {
+            **self.plan_arguments(),
             "tau": tau if isinstance(tau, str) else tf.convert_to_tensor(tau),
+            "observer": self._observer,
+        }
+
+    def plan_arguments(self):
+        """Returns those of `step_arguments` that decide which weights step how."""
+        return {
             "solver": self.solver,
             "final_layer": self.final_layer,
             "exclude": self._exclude,
             "memory": self._curvatures and self._curvatures.at(self.iterations),
         }
+
+    def observe_with(self, observer):
+        """Has all steps that are traced from now on looked at by `observer`, or by none.
+
+        Args:
+            observer: `StepMonitor`, or `None`.
+        """
+        self._observer = observer
 
     def count_damped(self, damped):
         """Counts a step if `damped`: `fit` warns of their number at its end."""
@@ -268,7 +280,7 @@ class ProxProp(OptimizerWrapper):
 
     def __repr__(self):
         inner_name = type(self.inner_optimizer).__name__
-        tau = self._tau if isinstance(self._tau, _Schedule) else self._tau_config()
+        tau = self._tau if isinstance(self._tau, Schedule) else self._tau_config()
         return (
             f"ProxProp({inner_name}, tau={tau!r}, solver={self.solver}, "
             f"final_layer={self.final_layer!r}, exclude={list(self._exclude)}, "

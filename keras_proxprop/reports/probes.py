@@ -8,6 +8,7 @@ from keras_proxprop.keras_seams.recording import Use
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
+from keras_proxprop.tau import Tau
 
 # What is logged of every layer, in this order.
 STATISTICS = (
@@ -28,15 +29,14 @@ class Probe:
     """The place of one layer's statistics: what a training step writes and the host reads."""
 
     def __init__(self, block):
-        self.layer = block.shown.name
+        self.layer = block.reported_as.name
         self.weight = block.weights[0].path
         self.noted = False
-        self.features = 0
         self._timer = None
         self._seconds = None
         # Every replica has its own, read as their mean.
         self.values = tf.Variable(
-            tf.zeros(5 + _AXES),
+            tf.zeros(6 + _AXES),
             trainable=False,
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.MEAN,
@@ -50,9 +50,9 @@ class Probe:
         """Returns the last noted values in the order of `STATISTICS`."""
         values = self.values.numpy().tolist()
         if self._seconds is None:
-            shape = [round(n) for n in values[5:]]
+            shape = [round(n) for n in values[6:]]
             self._seconds = self._timer.seconds(shape, jit_compile) if self._timer else 0.0
-        return [*values[:5], self.features, self._seconds]
+        return [*values[:6], self._seconds]
 
 
 class Timer:
@@ -81,8 +81,7 @@ class Timer:
 
         @tf.function(jit_compile=jit_compile, autograph=False)
         def solve(inputs, d):
-            tau = tf.ones([], d.dtype)
-            part = self._solver.solve(self._rows(inputs), d, tau)[0][0]
+            part = self._solver.solve(self._rows(inputs), d, Tau(1.0))[0][0]
             return part.values if isinstance(part, tf.IndexedSlices) else part
 
         solve(inputs, d).numpy()
@@ -116,24 +115,17 @@ class Observed(Solver):
         self._due = due
         self._scale = scale
 
-    @property
-    def takes_tau_when_due(self):
-        # To be observed changes no step.
-        return self._solver.takes_tau_when_due
-
     def solve(self, rows, d, tau, rest=None):
         direction, damped = self._solver.solve(rows, d, tau, rest)
 
         def note():
-            own = tau() if callable(tau) else tau
-            return self._statistics(rows, d, own, rest, direction)
+            return self._statistics(rows, d, tau.of(rows), rest, direction)
 
         def keep():
             return tf.stack([probe.values.read_value() for probe in self._probes])
 
         values = note() if self._due is None else tf.cond(self._due, note, keep)
         for i, probe in enumerate(self._probes):
-            probe.features = rows.features
             probe.values.assign(values[i])
         return direction, damped
 
@@ -161,10 +153,12 @@ class Observed(Solver):
         cosine = tf.math.divide_no_nan(dot(direction, gradient), p * g)
         left = tf.math.divide_no_nan(tf.sqrt(dot(residual, residual)), g)
         scale = tf.cast(self._scale, g.dtype)
-        count = tf.fill(tf.shape(g), tf.cast(rows.count, g.dtype))
+        sizes = (
+            tf.fill(tf.shape(g), tf.cast(n, g.dtype)) for n in (rows.count, rows.features)
+        )
         inputs = tf.nest.flatten(self._problem.members[0].uses[0].inputs)
         shape = tf.cast(tf.concat([tf.shape(x) for x in inputs], axis=0), g.dtype)
         shape = tf.pad(shape, [[0, _AXES - shape.shape[0]]])
-        values = tf.stack([cosine, p / scale, g / scale, left, count], axis=1)
+        values = tf.stack([cosine, p / scale, g / scale, left, *sizes], axis=1)
         values = tf.concat([values, tf.tile(shape[None], [len(widths), 1])], axis=1)
         return tf.cast(values, tf.float32)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_proxprop.blocks import find_block
 from keras_proxprop.optimizers.proxprop import find_proxprop
 from keras_proxprop.reports.probes import STATISTICS, Observed, Probe, Timer
+from keras_proxprop.reports.table import table_lines
 from keras_proxprop.weights import weight_key
 
 
@@ -78,7 +79,7 @@ class StepMonitor(keras.callbacks.Callback):
             blocks = [block for block in (find_block(x)[0] for x in layers) if block]
             parts = [part for block in blocks for part in block.parts]
             self._probes = {weight_key(p.weights[0]): Probe(p) for p in parts if p.weights}
-        proxprop.observer = self
+        proxprop.observe_with(self)
         # The step that was traced before knows nothing of this one's observer.
         self.model.make_train_function(force=True)
 
@@ -114,7 +115,7 @@ class StepMonitor(keras.callbacks.Callback):
                 logs.update({f"{name}/{s}": v for s, v in zip(STATISTICS, values)})
 
     def on_train_end(self, logs=None):
-        self._proxprop.observer = None
+        self._proxprop.observe_with(None)
         self._probes = {}
         self.model.make_train_function(force=True)
         print(self._table())
@@ -143,14 +144,8 @@ class StepMonitor(keras.callbacks.Callback):
             table.append((name, *(f.format(v) for f, v in zip(formats, values))))
         if len(table) == 1:
             return "StepMonitor: no layer took an implicit step in Keras's training step."
-        widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in table
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
         title = f"Implicit steps of {self.model.name!r}, means of what StepMonitor noted"
-        return "\n".join([title, *lines])
+        return "\n".join([title, *table_lines(table, numbers_from=1)])
 
 
 class _Means(dict):

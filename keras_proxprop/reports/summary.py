@@ -7,18 +7,24 @@ import numbers
 import keras
 import tensorflow as tf
 
-from keras_proxprop import final_layers
 from keras_proxprop.keras_seams import recording
+from keras_proxprop.keras_seams.layers import own_variables
+from keras_proxprop.keras_seams.scratch import trace_call
+from keras_proxprop.optimizers.proxprop import ProxProp, find_proxprop
 from keras_proxprop.optimizers.row_adam import RowAdam, row_factor
-from keras_proxprop.plan import ELSEWHERE, FINAL, SHARED, Plan, shared_variables
-from keras_proxprop.problem import Member, Problem
-from keras_proxprop.solvers import price
+from keras_proxprop.plan import Plan
+from keras_proxprop.problem import Problem
+from keras_proxprop.reports.table import table_lines
+from keras_proxprop.solvers.price import backpropagation
+from keras_proxprop.weights import variable_key
 
 # What `fit` takes where it is not told a batch size.
 _KERAS_BATCH_SIZE = 32
 # What an axis of unknown length is reported for.
 _NOMINAL_LENGTH = 64
 _FROZEN = "frozen"
+# Why a variable of a layer that steps implicitly does not.
+_ANOTHER_MAP = "outside of the layer's linear map"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +56,16 @@ class LayerReport:
         )
 
 
-def summary(model, batch_size=None, optimizer=None):
-    """Prints which layers of a model take implicit steps, how, and at what price.
+class Summary(tuple):
+    """The rows of a `summary`, a `LayerReport` each, in the order of the model's layers."""
+
+    def __repr__(self):
+        # `summary` has printed the table already.
+        return f"<summary of {len(self)} layers>"
+
+
+def summary(model, batch_size=None, optimizer=None, print_fn=None):
+    """Prints which layers of a model take implicit steps, how, and at what cost.
 
     A row per weighted layer: its step (implicit, explicit and why, or frozen), the
     rows × features of its least-squares problem, the form that the solver takes (primal,
@@ -65,6 +79,12 @@ def summary(model, batch_size=None, optimizer=None):
             what `fit` takes by default. Other axes of unknown length count as 64.
         optimizer: the `ProxProp` to report for. Defaults to `None`: the one that the
             model is compiled with, or else `ProxProp()`.
+        print_fn: function that is called with every line. Defaults to `None`: `print`.
+
+    Returns:
+        The rows as a tuple of dataclasses with the attributes `name`, `kind`, `weights`,
+        `step`, `rows`, `features`, `solver`, `extra`, `backpropagation` and `rate`. `extra`
+        and `backpropagation` are counted in multiply-adds.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`, or `optimizer` is not a `ProxProp`.
@@ -73,9 +93,10 @@ def summary(model, batch_size=None, optimizer=None):
 
     Example:
 
-    >>> keras_proxprop.summary(model, batch_size=64)
+    >>> rows = keras_proxprop.summary(model, batch_size=64)
+    >>> [row.name for row in rows if row.step == "implicit"]
     """
-    reports = layer_reports(model, batch_size, optimizer)
+    reports = Summary(layer_reports(model, batch_size, optimizer))
     head = (
         "Layer (type)",
         "Weights",
@@ -86,114 +107,84 @@ def summary(model, batch_size=None, optimizer=None):
         "Rate",
     )
     table = [head, *(report.cells for report in reports)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)) for row in table]
-    lines.insert(1, "  ".join("-" * w for w in widths))
     weights = sum(r.weights for r in reports if r.step != _FROZEN)
     implicit = sum(r.weights for r in reports if r.step == "implicit")
     extra = sum(r.extra for r in reports)
     total = sum(r.backpropagation for r in reports)
-    print(f"Implicit steps of {model.name!r}, batch size {batch_size or _KERAS_BATCH_SIZE}")
-    print("\n".join(line.rstrip() for line in lines))
-    print(
+    for line in [
+        f"Implicit steps of {model.name!r}, batch size {batch_size or _KERAS_BATCH_SIZE}",
+        *table_lines(table),
         f"{implicit:,} of {weights:,} trainable weights step implicitly; estimated extra "
-        f"cost {extra / total if total else 0:.2f} × backpropagation of these layers."
-    )
+        f"cost {extra / total if total else 0:.2f} × backpropagation of these layers.",
+    ]:
+        (print_fn or print)(line)
+    return reports
 
 
 def layer_reports(model, batch_size=None, optimizer=None):
-    """Returns the rows of `summary`, a `LayerReport` each."""
-    # The optimizer knows the training step, which reports through this module's package.
-    from keras_proxprop.optimizers.proxprop import ProxProp, find_proxprop
-
+    """Returns the rows of `summary`, a list of `LayerReport`."""
     if optimizer is not None and find_proxprop(optimizer) is None:
         raise TypeError(
             f"Argument `optimizer` must be a `ProxProp`. Received: optimizer={optimizer!r}"
         )
     proxprop = find_proxprop(optimizer or getattr(model, "optimizer", None)) or ProxProp()
-    plan = Plan(model, proxprop.exclude)
-    args, kwargs = _call_of(model, _check_batch_size(batch_size))
-    recorder = final_layers.scratch_recorder(model, plan.block, args, kwargs)
-    plan.check_exclude_matches()
-    final = final_layers.final_layers(recorder, None)
-    uses = {}
-    for use in recorder.uses:
-        uses.setdefault(id(use.block.layer), {}).setdefault(id(use.block), []).append(use)
-    blocks = [own[0].block for parts in uses.values() for own in parts.values()]
-    shared = shared_variables(blocks)
-    # A recurrent layer's weights are its cell's: reported under the name that the user gave.
-    recurrent = {
-        id(layer.cell): layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.RNN)
-    }
-    reports = []
-    with recorder.graph.as_default():
+    plan = Plan(model, **proxprop.plan_arguments())
+    args, kwargs, batch_known = _call_of(model, _check_batch_size(batch_size))
+
+    def read(recorder):
+        plan.check_exclude_matches()
+        of_layer = {}
+        for member, parts in _member_reports(plan, recorder, proxprop, batch_known):
+            of_layer.setdefault(id(member.block.layer), []).append((member, parts))
+        # A recurrent layer's weights are its cell's, which goes by the layer's name.
+        shown = {
+            id(layer.cell): layer
+            for layer in model._flatten_layers()
+            if isinstance(layer, keras.layers.RNN)
+        }
+        reports = []
         for layer in model._flatten_layers():
-            # A wrapper may hold weights of what it wraps.
-            inner = layer._flatten_layers(include_self=False)
-            wrapped = {id(v) for other in inner for v in other._trainable_variables}
-            held = [v for v in layer._trainable_variables if id(v) not in wrapped]
-            own = [v for v in held if v.trainable]
-            shown = recurrent.get(id(layer), layer)
-            if not own:
-                if held:
-                    reports.append(_frozen_report(layer, shown))
-                continue
-            why = plan.reason(layer)
-            if why is None and id(layer) not in uses:
-                why = ELSEWHERE if id(layer) in recorder.elsewhere else "not called"
-            if why is None and any(id(w) in shared for w in own):
-                why = SHARED
-            if why is None and proxprop.final_layer == "explicit" and id(layer) in final:
-                why = FINAL
-            parts = list(uses.get(id(layer), {}).values())
-            for part in parts or [None]:
-                weights = own if len(parts) < 2 else part[0].block.weights
-                reports.append(_report(shown, weights, why, part, proxprop))
-    return reports
+            found = of_layer.get(id(layer), [])
+            reports += [report for _, report in found]
+            solved = {variable_key(w) for member, _ in found for w in member.weights}
+            name = shown.get(id(layer), layer)
+            trained = own_variables(layer)
+            left = [v for v in trained if v.trainable and variable_key(v) not in solved]
+            if left:
+                why = _ANOTHER_MAP if found else plan.reason_without_member(recorder, layer)
+                reports.append(_report(name, left, f"explicit: {why}"))
+            elif trained and not any(v.trainable for v in trained):
+                reports.append(_report(name, trained, _FROZEN))
+        return reports
+
+    return trace_call(model, plan.block, args, kwargs, read)
 
 
-def _report(layer, own, why, uses, proxprop):
-    kind, weights = type(layer).__name__, _size(own)
-    if not uses:
-        return LayerReport(layer.name, kind, weights, f"explicit: {why}")
-    block = uses[0].block
-    problem = Problem([Member(block, tuple(uses), tuple(block.weights))])
-    rows = problem.rows()
-    backpropagation = price.backpropagation(rows, problem.columns, rows.count)
-    if why is not None:
-        return LayerReport(
-            layer.name, kind, weights, f"explicit: {why}", backpropagation=backpropagation
-        )
-    solver, memory = proxprop.solver, proxprop.memory
-    if memory is not None:
-        solver = memory.solver(rows, problem.columns, solver)
-    form, extra = solver.choose(rows, problem.columns)
-    rate = 1.0
-    if isinstance(proxprop.inner_optimizer, RowAdam):
-        rate = row_factor(int(rows.count))
-    return LayerReport(
-        layer.name,
-        kind,
-        weights,
-        "implicit",
-        rows.count,
-        rows.features,
-        form,
-        extra,
-        backpropagation,
-        rate,
-    )
+def _member_reports(plan, recorder, proxprop, batch_known):
+    """Yields every `Member` of a recorded forward pass with its `LayerReport`."""
+    members = plan.members(recorder)
+    explicit = [Problem([member]) for member in members if member.why is not None]
+    for problem in Problem.group(members) + explicit:
+        rows = problem.rows()
+        solver, why = plan.solver(problem, rows), problem.members[0].why
+        form, extra = solver.choice(rows, problem.columns, batch_known)
+        rate = 1.0
+        if isinstance(proxprop.inner_optimizer, RowAdam):
+            rate = row_factor(int(rows.count))
+        for member in problem.members:
+            columns, layer = member.block.columns, member.block.reported_as
+            own = {"backpropagation": backpropagation(rows, columns, rows.count)}
+            if why is None:
+                # Layers that share a Gram matrix share its price.
+                own |= {"rows": rows.count, "features": rows.features, "solver": form}
+                own |= {"extra": extra * columns / problem.columns, "rate": rate}
+            step = "implicit" if why is None else f"explicit: {why}"
+            yield member, _report(layer, member.weights, step, **own)
 
 
-def _frozen_report(layer, shown):
-    weights = _size(layer._trainable_variables)
-    return LayerReport(shown.name, type(shown).__name__, weights, _FROZEN)
-
-
-def _size(variables):
-    return sum(math.prod(v.shape) for v in variables)
+def _report(layer, variables, step, **others):
+    weights = sum(math.prod(v.shape) for v in variables)
+    return LayerReport(layer.name, type(layer).__name__, weights, step, **others)
 
 
 def _check_batch_size(batch_size):
@@ -209,7 +200,8 @@ def _check_batch_size(batch_size):
 
 
 def _call_of(model, batch_size):
-    """Returns `(args, kwargs)` of a call of the model, tensors as `tf.TensorSpec`."""
+    """Returns `args` and `kwargs` of a call of the model, tensors as `tf.TensorSpec`, and
+    whether `fit` knows the batch size when it traces a step."""
 
     def spec(shape, dtype):
         lengths = [_NOMINAL_LENGTH if length is None else length for length in shape[1:]]
@@ -222,20 +214,25 @@ def _call_of(model, batch_size):
             return [built_for(shape) for shape in shapes]
         return spec(shapes, model.input_dtype)
 
+    def is_batch(x):
+        return isinstance(x, tf.TensorSpec) and x.shape.rank
+
+    last = recording.last_call.get(model, ((), {}))
+    batches = {x.shape[0] for x in tf.nest.flatten(last) if is_batch(x)}
+    batch_known = bool(batches) and None not in batches
     if getattr(model, "inputs", None):
         inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-        return (keras.tree.map_structure(lambda t: spec(t.shape, t.dtype), inputs),), {}
+        args = (keras.tree.map_structure(lambda t: spec(t.shape, t.dtype), inputs),)
+        return args, {}, batch_known
     if model in recording.last_call:
-
-        def resized(x):
-            batch = isinstance(x, tf.TensorSpec) and x.shape.rank
-            return spec(x.shape, x.dtype) if batch else x
-
-        return tf.nest.map_structure(resized, recording.last_call[model])
+        resized = tf.nest.map_structure(
+            lambda x: spec(x.shape, x.dtype) if is_batch(x) else x, last
+        )
+        return *resized, batch_known
     shapes = getattr(model, "_build_shapes_dict", None)
     if not shapes:
         raise ValueError(
             f"The input shapes of model {model.name!r} are not known: build it with "
             "`model.build(input_shape)`, or train it for a step, before `summary`."
         )
-    return tuple(built_for(shape) for shape in shapes.values()), {}
+    return tuple(built_for(shape) for shape in shapes.values()), {}, batch_known

@@ -1,5 +1,7 @@
 """Shapes: runs of columns, borders of ones, sizes that may be unknown."""
 
+import math
+
 import tensorflow as tf
 
 
@@ -25,6 +27,11 @@ def size(tensor, axis):
     """Returns the size of an axis: an int where it is static, else a scalar tensor."""
     static = tensor.shape[axis]
     return tf.shape(tensor)[axis] if static is None else static
+
+
+def nominal_product(lengths):
+    """Returns the product of static lengths, of which those that are unknown count as one."""
+    return math.prod(length or 1 for length in lengths)
 
 
 def working_dtype(dtype):

@@ -17,31 +17,31 @@ class Rows:
         bias: whether the last column of `A` is the bias's column of ones.
         features: number of columns, the bias's included; static.
         dtype: the dtype that Gram matrices and solves use.
+        per_item: rows per item of the batch; nominal where that is unknown. Defaults to 1.
 
     Attributes:
-        per_item: rows per item of the batch; nominal where that is unknown.
         gram_cost: multiply-adds of `gram()` per row.
         matrix_cost: what `matrix()` costs per row, in multiply-adds.
         choose_at_run_time: whether the products run as fast inside of control flow.
         groups: into how many equal runs the output columns fall, each with a matrix `A` of its
             own; Gram matrices are then `[groups, features, features]`.
         closed_form: whether the problem is solved by these rows' own `solve`.
-        closed_cost: multiply-adds of that per entry of `A` and output column.
+        closed_price: multiply-adds of that per entry of `A` and output column.
         can_average: whether their Gram matrix is one that can be kept from batch to batch.
     """
 
-    per_item = 1
     matrix_cost = 0.0
     choose_at_run_time = True
     groups = 1
     closed_form = False
-    closed_cost = 2.0
+    closed_price = 2.0
     can_average = True
 
-    def __init__(self, bias, features, dtype):
+    def __init__(self, bias, features, dtype, per_item=1):
         self.bias = bias
         self.features = features
         self.dtype = dtype
+        self.per_item = per_item
 
     @property
     def count(self):

@@ -10,8 +10,8 @@ class GroupedRows(Rows):
     """Rows of many small problems, written out: a matrix of `[count, n]` for every group of
     output columns, and ones where there is a bias; `x` is `[groups, count, n]`."""
 
-    def __init__(self, x, bias):
-        super().__init__(bias, x.shape[-1] + int(bias), x.dtype)
+    def __init__(self, x, bias, per_item=1):
+        super().__init__(bias, x.shape[-1] + int(bias), x.dtype, per_item)
         self.x = x
         self.groups = x.shape[0]
         self.gram_cost = self.groups * self.features**2
@@ -36,4 +36,4 @@ class GroupedRows(Rows):
         return tf.matmul(a, a, transpose_a=True)
 
     def cast(self, dtype):
-        return GroupedRows(tf.cast(self.x, dtype), self.bias)
+        return GroupedRows(tf.cast(self.x, dtype), self.bias, self.per_item)

@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 from keras_proxprop.keras_seams.own_call import Run
-from keras_proxprop.rows.arrays import size, working_dtype
+from keras_proxprop.rows.arrays import nominal_product, size, working_dtype
 from keras_proxprop.rows.base import Rows
 from keras_proxprop.rows.matrix import PartitionedRows
 
@@ -20,12 +20,12 @@ class JacobianRows(Rows):
         self._shapes = [w.shape for w in block.weights]
         self._run = Run(block.layer, block.weights)
         self._sizes = [math.prod(shape) for shape in self._shapes]
-        super().__init__(False, sum(self._sizes), working_dtype(inputs.dtype))
+        dtype = working_dtype(inputs.dtype)
         # Affine, if anything: what the weights do not reach is taken off.
-        self._offset = self._outputs([tf.zeros(s, self.dtype) for s in self._shapes])
-        items = size(inputs, 0)
-        if isinstance(items, int) and isinstance(self.count, int):
-            self.per_item = self.count // items
+        offset = self._run(inputs, *(tf.zeros(shape, dtype) for shape in self._shapes))
+        per_item = nominal_product(offset.shape[1:])
+        super().__init__(False, sum(self._sizes), dtype, per_item)
+        self._offset = tf.cast(tf.reshape(offset, [-1, 1]), dtype)
         self.gram_cost = 2.0 * self.features**2
         self.matrix_cost = 2.0 * self.features**2
 

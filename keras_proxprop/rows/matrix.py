@@ -2,15 +2,15 @@
 
 import tensorflow as tf
 
-from keras_proxprop.rows.arrays import border, size
+from keras_proxprop.rows.arrays import border, nominal_product, size
 from keras_proxprop.rows.base import Rows
 
 
 class MatrixRows(Rows):
     """Rows written out: a matrix `x` of `[count, n]`, and ones where there is a bias."""
 
-    def __init__(self, x, bias):
-        super().__init__(bias, x.shape[-1] + int(bias), x.dtype)
+    def __init__(self, x, bias, per_item=1):
+        super().__init__(bias, x.shape[-1] + int(bias), x.dtype, per_item)
         self.x = x
         self.gram_cost = self.features**2
 
@@ -53,14 +53,14 @@ class MatrixRows(Rows):
         return self
 
     def cast(self, dtype):
-        return MatrixRows(tf.cast(self.x, dtype), self.bias)
+        return MatrixRows(tf.cast(self.x, dtype), self.bias, self.per_item)
 
 
 class PartitionedRows(MatrixRows):
     """Rows written out whose features belong to any number of weights, `sizes` to each."""
 
-    def __init__(self, x, sizes):
-        super().__init__(x, bias=False)
+    def __init__(self, x, sizes, per_item=1):
+        super().__init__(x, False, per_item)
         self._sizes = sizes
 
     def multiply(self, direction):
@@ -76,10 +76,15 @@ class PartitionedRows(MatrixRows):
         return tf.split(matrix, self._sizes, axis=1)
 
     def cast(self, dtype):
-        return PartitionedRows(tf.cast(self.x, dtype), self._sizes)
+        return PartitionedRows(tf.cast(self.x, dtype), self._sizes, self.per_item)
 
     @staticmethod
     def stack(parts):
-        rows = PartitionedRows(tf.concat([part.x for part in parts], 0), parts[0]._sizes)
-        rows.per_item = sum(part.per_item for part in parts)
-        return rows
+        x = tf.concat([part.x for part in parts], 0)
+        return PartitionedRows(x, parts[0]._sizes, sum(part.per_item for part in parts))
+
+
+def positions_as_rows(inputs, bias):
+    """Returns `[batch, *positions, n]` as rows, one for every position of every item."""
+    x = tf.reshape(inputs, [-1, inputs.shape[-1]])
+    return MatrixRows(x, bias, nominal_product(inputs.shape[1:-1]))

@@ -11,8 +11,8 @@ class OneHotRows(Rows):
 
     closed_form = True
 
-    def __init__(self, indices, features, dtype):
-        super().__init__(False, features, dtype)
+    def __init__(self, indices, features, dtype, per_item=1):
+        super().__init__(False, features, dtype, per_item)
         # As `keras.ops.take` reads them.
         self.indices = tf.where(indices < 0, indices + features, indices)
 
@@ -48,4 +48,5 @@ class OneHotRows(Rows):
     def stack(parts):
         first = parts[0]
         indices = tf.concat([part.indices for part in parts], 0)
-        return OneHotRows(indices, first.features, first.dtype)
+        per_item = sum(part.per_item for part in parts)
+        return OneHotRows(indices, first.features, first.dtype, per_item)

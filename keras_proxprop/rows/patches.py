@@ -41,9 +41,9 @@ class PatchRows(Rows):
         self.geometry = geometry
         self.groups = groups
         patch = math.prod(geometry.kernel_size) * images.shape[-1]
-        super().__init__(bias, patch // groups + int(bias), images.dtype)
         lengths = enumerate(self._nominal_lengths())
-        self.per_item = math.prod(geometry.outputs(a, n) for a, n in lengths)
+        per_item = math.prod(geometry.outputs(a, n) for a, n in lengths)
+        super().__init__(bias, patch // groups + int(bias), images.dtype, per_item)
         self.matrix_cost = WRITE * patch
 
     @functools.cached_property

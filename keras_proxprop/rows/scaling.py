@@ -17,12 +17,14 @@ class ScalingRows(Rows):
         square: sum of squares of `x̂` about its mean, `[columns]`.
         bias: whether the ones take part.
         reads: how many weights a call reads: the offset, too, where it does not take part.
+        closed_price: as in `Rows`.
     """
 
     closed_form = True
 
-    def __init__(self, count, mean, square, bias, reads):
+    def __init__(self, count, mean, square, bias, reads, closed_price=2.0):
         super().__init__(bias, 1 + int(bias), square.dtype)
+        self.closed_price = closed_price
         self.mean, self.square = mean, square
         self._count, self._reads = count, reads
 
@@ -75,7 +77,7 @@ class ScalingRows(Rows):
             [part.square + part._number() * (part.mean - mean) ** 2 for part in parts]
         )
         count = tf.add_n([part._count for part in parts])
-        return ScalingRows(count, mean, square, first.bias, first._reads)
+        return ScalingRows(count, mean, square, first.bias, first._reads, first.closed_price)
 
 
 class SlopeRows(Rows):

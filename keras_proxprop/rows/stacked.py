@@ -11,10 +11,10 @@ class StackedRows(Rows):
 
     def __init__(self, parts):
         first = parts[0]
-        super().__init__(first.bias, first.features, first.dtype)
+        per_item = sum(part.per_item for part in parts)
+        super().__init__(first.bias, first.features, first.dtype, per_item)
         self.parts = parts
         self.groups = first.groups
-        self.per_item = sum(part.per_item for part in parts)
         self.gram_cost = max(part.gram_cost for part in parts)
         self.matrix_cost = max(part.matrix_cost for part in parts)
         self.choose_at_run_time = all(part.choose_at_run_time for part in parts)

@@ -4,8 +4,7 @@ import keras
 
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.conjugate_gradient import ConjugateGradient
-from keras_proxprop.solvers.exact import dual, primal
-from keras_proxprop.solvers.solver import Solver
+from keras_proxprop.solvers.exact import Exact
 
 # CG is taken where both factorizations cost more than so many times the layer's own
 # backpropagation.
@@ -14,34 +13,25 @@ ITERATIONS = 5
 
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
-class Auto(Solver):
-    """Chooses primal, dual or CG for every layer by the count in `cost`."""
+class Auto(Exact):
+    """Chooses primal, dual or CG for every layer by the count in `price`."""
 
-    exact = True
-
-    def solve(self, rows, d, tau, rest=None):
-        if rows.closed_form:
-            return rows.solve(d, tau, rest)
-        return price.cheapest(
-            rows,
-            lambda count: self.prices(rows, d.shape[-1], count),
-            {
-                "primal": lambda: primal(rows, d, tau, rest),
-                "dual": lambda: dual(rows, d, tau, rest),
-                "cg": lambda: ConjugateGradient(ITERATIONS).solve(rows, d, tau, rest),
-            },
-        )
+    def __init__(self):
+        super().__init__()
+        self._cg = ConjugateGradient(ITERATIONS)
 
     def prices(self, rows, columns, count):
-        """Returns `{form: cost}`; CG's is the price from which on it is preferred."""
+        """Returns `{form: price}`; CG's is the price from which on it is preferred."""
         limit = MULTIPLE * price.backpropagation(rows, columns, count)
-        return {**price.exact(rows, columns, count), "cg": limit}
+        return {**super().prices(rows, columns, count), "cg": limit}
 
-    def choose(self, rows, columns):
-        if rows.closed_form:
-            return price.closed_form(rows, columns)
-        prices = self.prices(rows, columns, rows.count)
-        form = min(prices, key=prices.get)
+    def run(self, form, rows, d, tau, rest):
         if form == "cg":
-            return ConjugateGradient(ITERATIONS).choose(rows, columns)
-        return form, prices[form]
+            return self._cg.solve(rows, d, tau, rest)
+        return super().run(form, rows, d, tau, rest)
+
+    def describe(self, form, rows, columns, price):
+        return self._cg.choice(rows, columns) if form == "cg" else (form, price)
+
+    def get_config(self):
+        return {}

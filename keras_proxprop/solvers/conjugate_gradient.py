@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
@@ -44,57 +43,38 @@ class ConjugateGradient(Solver):
             )
         self.iterations = iterations
 
-    def solve(self, rows, d, tau, rest=None):
-        if rows.closed_form:
-            return rows.solve(d, tau, rest)
-        shift = 1 / tau
-
-        def from_rows():
-            def product(p):
-                image = rows.multiply_transposed(rows.multiply(rows.split(p)))
-                return tf.concat(image, axis=0) + shift * p
-
-            return primal(product)
-
-        def from_gram():
-            gram = rows.gram()
-
-            def product(p):
-                return rows.side_by_side(tf.matmul(gram, rows.by_group(p))) + shift * p
-
-            return primal(product)
-
-        def primal(product):
-            gradient = tf.concat(add(rows.multiply_transposed(d), rest), axis=0)
-            return rows.split(conjugate_gradient(product, gradient, self.iterations))
-
-        def dual():
-            matrix = rows.matrix()
-            u = dual_conjugate_gradient(matrix.outer(), shift, d, self.iterations)
-            return matrix.multiply_transposed(u)
-
-        branches = {"rows": from_rows, "gram": from_gram, "dual": dual}
-        return price.cheapest(
-            rows, lambda count: self._costs(rows, d.shape[-1], count, rest), branches
-        ), tf.constant(False)
-
-    def choose(self, rows, columns):
-        if rows.closed_form:
-            return price.closed_form(rows, columns)
-        costs = self._costs(rows, columns, rows.count)
-        return f"cg-{self.iterations}", min(costs.values())
-
-    def _costs(self, rows, columns, count, rest=None):
+    def prices(self, rows, columns, count):
         features = rows.features
-        costs = {
+        prices = {
             "rows": self.iterations * 2.0 * count * features * columns,
             "gram": count * rows.gram_cost + self.iterations * features**2 * columns,
         }
-        # The rest of a gradient is no combination of rows.
-        if rows.groups == 1 and rest is None:
+        if rows.groups == 1:
             outer = count * rows.matrix_cost + count**2 * features
-            costs["dual"] = outer + self.iterations * count**2 * columns
-        return costs
+            prices["dual"] = outer + self.iterations * count**2 * columns
+        return prices
+
+    def run(self, form, rows, d, tau, rest):
+        shift = 1 / tau.of(rows)
+        if form == "dual":
+            p = dual_conjugate_gradient(rows.matrix(), d, shift, rest, self.iterations)
+            return p, tf.constant(False)
+
+        def by_rows(p):
+            image = rows.multiply_transposed(rows.multiply(rows.split(p)))
+            return tf.concat(image, axis=0) + shift * p
+
+        def by_gram(p):
+            return rows.side_by_side(tf.matmul(gram, rows.by_group(p))) + shift * p
+
+        gram = rows.gram() if form == "gram" else None
+        gradient = tf.concat(add(rows.multiply_transposed(d), rest), axis=0)
+        product = by_gram if form == "gram" else by_rows
+        p = conjugate_gradient(product, gradient, self.iterations)
+        return rows.split(p), tf.constant(False)
+
+    def describe(self, form, rows, columns, price):
+        return f"cg-{self.iterations}", price
 
     def get_config(self):
         return {"iterations": self.iterations}
@@ -116,28 +96,54 @@ def conjugate_gradient(product, right, iterations):
     return x
 
 
-def dual_conjugate_gradient(outer, shift, d, iterations):
-    """Returns `U` such that `Aᵀ U` is what `conjugate_gradient` returns for the matrix
-    `AᵀA + shift I` and the right side `Aᵀ D`, `outer` being `AAᵀ`.
+def dual_conjugate_gradient(rows, d, shift, rest, iterations):
+    """Returns what `conjugate_gradient` returns for the matrix `AᵀA + shift I` and the right
+    side `AᵀD + rest`, from products with `AAᵀ`.
 
-    All that it works with is `Aᵀ` times something, whose inner products are those of `AAᵀ`.
-    Where these are rounding only, a column has converged.
+    Every vector of the iteration is `Aᵀu + s rest`. The iteration works with `u`, below which
+    `s` is a row where there is a rest. Inner products of the vectors are `uᵀ K u`, with `K`
+    the Gram matrix `AAᵀ`, to which the rest adds a row and a column of its own. A column has
+    converged where its inner product is nothing but rounding.
+
+    Args:
+        rows: `MatrixRows`.
+        d, rest, shift: as in `Solver.solve`, with `shift` for 1/τ.
+        iterations: number of iterations.
     """
-    u = tf.zeros_like(d)
-    rounding = _ROUNDING * np.finfo(outer.dtype.as_numpy_dtype).eps * tf.norm(outer)
-    residual = direction = d
-    outer_direction = tf.matmul(outer, d)
-    square = tf.reduce_sum(d * outer_direction, axis=0)
+    gram, u, image_rows = rows.outer(), d, 1.0
+    if rest is not None:
+        border = rows.multiply(rest)
+        corner = tf.add_n([tf.reduce_sum(r**2, 0, keepdims=True) for r in rest])
+        u = tf.concat([d, tf.ones_like(corner)], axis=0)
+        # The matrix without its shift leaves nothing of the rest.
+        image_rows = tf.concat([tf.ones_like(d[:, :1]), tf.zeros_like(d[:1, :1])], axis=0)
+
+    def product(u):
+        """Returns `K u`."""
+        if rest is None:
+            return tf.matmul(gram, u)
+        above = tf.matmul(gram, u[:-1]) + border * u[-1:]
+        below = tf.reduce_sum(border * u[:-1], 0, keepdims=True) + corner * u[-1:]
+        return tf.concat([above, below], axis=0)
+
+    size = tf.norm(gram) if rest is None else tf.norm(gram) + tf.norm(border) + tf.norm(corner)
+    rounding = _ROUNDING * np.finfo(gram.dtype.as_numpy_dtype).eps * size
+    solution, residual, direction = tf.zeros_like(u), u, u
+    gram_direction = product(u)
+    square = tf.reduce_sum(u * gram_direction, axis=0)
     for iteration in range(iterations):
-        image = outer_direction + shift * direction
-        step = tf.math.divide_no_nan(square, tf.reduce_sum(outer_direction * image, axis=0))
+        image = image_rows * gram_direction + shift * direction
+        step = tf.math.divide_no_nan(square, tf.reduce_sum(gram_direction * image, axis=0))
         step = tf.where(square > rounding * tf.reduce_sum(residual**2, axis=0), step, 0)
-        u += step * direction
+        solution += step * direction
         if iteration + 1 < iterations:
             residual -= step * image
-            outer_residual = tf.matmul(outer, residual)
-            previous, square = square, tf.reduce_sum(residual * outer_residual, axis=0)
+            gram_residual = product(residual)
+            previous, square = square, tf.reduce_sum(residual * gram_residual, axis=0)
             ratio = tf.math.divide_no_nan(square, previous)
             direction = residual + ratio * direction
-            outer_direction = outer_residual + ratio * outer_direction
-    return u
+            gram_direction = gram_residual + ratio * gram_direction
+    if rest is None:
+        return rows.multiply_transposed(solution)
+    product = rows.multiply_transposed(solution[:-1])
+    return [part + solution[-1:] * r for part, r in zip(product, rest)]

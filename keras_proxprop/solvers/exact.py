@@ -48,32 +48,13 @@ class Exact(Solver):
             )
         self.form = form
 
-    def solve(self, rows, d, tau, rest=None):
-        if rows.closed_form:
-            return rows.solve(d, tau, rest)
-        if self.form == "primal" or rows.groups > 1:
-            return primal(rows, d, tau, rest)
-        if self.form == "dual":
-            return dual(rows, d, tau, rest)
-        return price.cheapest(
-            rows,
-            lambda count: price.exact(rows, d.shape[-1], count),
-            {
-                "primal": lambda: primal(rows, d, tau, rest),
-                "dual": lambda: dual(rows, d, tau, rest),
-            },
-        )
-
     def prices(self, rows, columns, count):
-        costs = price.exact(rows, columns, count)
-        return {self.form: costs[self.form]} if self.form in costs else costs
+        prices = price.exact(rows, columns, count)
+        # Groups of columns have no dual form.
+        return {self.form: prices[self.form]} if self.form in prices else prices
 
-    def choose(self, rows, columns):
-        if rows.closed_form:
-            return price.closed_form(rows, columns)
-        prices = self.prices(rows, columns, rows.count)
-        form = min(prices, key=prices.get)
-        return form, prices[form]
+    def run(self, form, rows, d, tau, rest):
+        return _FORMS[form](rows, d, tau.of(rows), rest)
 
     def get_config(self):
         return {"form": self.form}
@@ -87,6 +68,9 @@ def primal(rows, d, tau, rest=None):
 def dual(rows, d, tau, rest=None):
     """P = Aᵀ (AAᵀ + I/τ)⁻¹ (D - τ A rest) + τ rest"""
     return solution(_Dual(rows.matrix(), d, tau, rest), 1 / tau)
+
+
+_FORMS = {"primal": primal, "dual": dual}
 
 
 class _Primal:

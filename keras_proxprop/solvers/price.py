@@ -1,4 +1,4 @@
-"""What a step costs, counted in multiply-adds of a matrix product."""
+"""What a step costs, counted in multiply-adds of a matrix product, and what is cheapest."""
 
 import functools
 
@@ -6,13 +6,13 @@ import tensorflow as tf
 
 from keras_proxprop import xla
 
-# Measured on two cores against a matrix product's multiply-adds: the inverse of a Cholesky
-# factor takes as long as so many n³.
+# The inverse of a Cholesky factor takes as long as so many n³ multiply-adds of a matrix
+# product; measured on two cores.
 _FACTORIZE = 4
 # Batch sizes that a choice must suit where the batch size is unknown at trace time, and the
 # one that decides where it cannot be made at run time.
-_BATCH_SIZES = (8, 32, 64, 128, 512, 2048, 8192, 32768)
-_TYPICAL = _BATCH_SIZES.index(64)
+_BATCH_SIZES = (1, 8, 32, 64, 128, 512, 2048, 8192, 32768)
+_TYPICAL = 64
 
 
 def backpropagation(rows, columns, count):
@@ -21,7 +21,7 @@ def backpropagation(rows, columns, count):
 
 
 def exact(rows, columns, count):
-    """Returns `{form: cost}` of the exact step beyond the layer's backpropagation.
+    """Returns `{form: price}` of the exact step beyond the layer's backpropagation.
 
     Problems that split into many small ones are solved in primal form only.
 
@@ -35,62 +35,64 @@ def exact(rows, columns, count):
     if rows.groups > 1:
         return {"primal": primal}
     outer = count * rows.matrix_cost + count**2 * features
-    return {"primal": primal, "dual": outer + _solve(count, min(columns, features))}
+    solve = _FACTORIZE * count**3 + count**2 * min(columns, features)
+    return {"primal": primal, "dual": outer + solve}
 
 
 def factorized_gram(rows, count):
-    """Returns the cost of a Gram matrix, factorized."""
+    """Returns the price of a Gram matrix, factorized."""
     return count * rows.gram_cost + rows.groups * _FACTORIZE * rows.features**3
-
-
-def closed_form(rows, columns):
-    """Returns `(form, cost)` of rows that have a closed form."""
-    return "closed", rows.closed_cost * rows.count * rows.features * columns
 
 
 def typical_count(rows):
     """Returns the number of rows at a typical batch size."""
-    return _BATCH_SIZES[_TYPICAL] * rows.per_item
+    return _TYPICAL * rows.per_item
 
 
-def possible_counts(rows):
-    """Returns the row counts that a choice must suit: one where the count is static."""
-    if not tf.is_tensor(rows.count):
-        return [rows.count]
-    return [batch * rows.per_item for batch in _BATCH_SIZES]
+def cheapest(rows, prices, batch_known=True):
+    """Returns the name of the branch that `run_cheapest` takes for rows of known count."""
+    names = _candidates(rows, prices, batch_known)
+    at_count = prices(rows.count)
+    return min(names, key=at_count.get)
 
 
-def cheapest(rows, costs, branches):
+def run_cheapest(rows, prices, run):
     """Runs the cheapest branch.
 
     Where the batch size is unknown and no branch is the cheapest at every one, the choice
     is made at run time, by the same count. Under XLA shapes are known when it compiles, and
-    only the chosen branch is xla. Rows that run slower inside of control flow take
-    what is cheapest at a typical batch size.
+    only the chosen branch is compiled.
 
     Args:
         rows: `Rows`.
-        costs: function of a row count that returns `{name: cost}`.
-        branches: `{name: function}`.
+        prices: function of a row count that returns `{name: price}`.
+        run: function that runs the branch of a name.
     """
-    best = [min(prices, key=prices.get) for prices in map(costs, possible_counts(rows))]
-    if len(set(best)) == 1:
-        return branches[best[0]]()
-    if not rows.choose_at_run_time:
-        return branches[best[_TYPICAL]]()
-    names = [name for name in branches if name in best]
-    prices = costs(tf.cast(rows.count, tf.float32))
+    if not tf.is_tensor(rows.count):
+        return run(cheapest(rows, prices))
+    names = _candidates(rows, prices, batch_known=False)
+    if len(names) == 1:
+        return run(names[0])
+    at_count = prices(tf.cast(rows.count, tf.float32))
 
     def choose(first, *others):
         if not others:
-            return branches[first]()
-        lowest = functools.reduce(tf.minimum, [prices[name] for name in others])
+            return run(first)
+        lowest = functools.reduce(tf.minimum, [at_count[name] for name in others])
         return xla.cond_on_sizes(
-            prices[first] <= lowest, branches[first], lambda: choose(*others)
+            at_count[first] <= lowest, lambda: run(first), lambda: choose(*others)
         )
 
     return choose(*names)
 
 
-def _solve(n, columns):
-    return _FACTORIZE * n**3 + n**2 * columns
+def _candidates(rows, prices, batch_known):
+    """Returns the names of the branches that are cheapest at some possible row count."""
+    if batch_known:
+        return list(prices(rows.count))
+    if not rows.choose_at_run_time:
+        counts = [typical_count(rows)]
+    else:
+        counts = [batch * rows.per_item for batch in _BATCH_SIZES]
+    best = [min(at, key=at.get) for at in map(prices, counts)]
+    return [name for name in prices(counts[0]) if name in best]

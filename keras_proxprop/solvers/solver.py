@@ -1,40 +1,72 @@
 """What a solver is."""
 
-from keras_proxprop.has_config import Config
+import functools
+
+from keras_proxprop.has_config import HasConfig
+from keras_proxprop.solvers import price
 
 
-class Solver(Config):
+class Solver(HasConfig):
     """Solves `(AᵀA + I/τ) P = AᵀD + rest` for the direction `P`.
 
+    A solver has one or several forms, of which it runs the cheapest. It says what they cost
+    in `prices` and runs them in `run`; all who ask which form is taken ask `prices`.
     A solver knows rows, products and matrices, never the layer that they come from.
     """
 
+    # Whether a factorization is what it solves with.
+    exact = False
+
     def solve(self, rows, d, tau, rest=None):
-        """Returns the direction `P`, a list as in `keras_proxprop.rows.base`, and whether
-        the matrix had to be damped to be inverted, a boolean tensor.
+        """Returns the direction `P`, a list as in `keras_proxprop.rows`, and whether the
+        matrix had to be damped to be inverted, a boolean tensor.
 
         Args:
             rows: `Rows`, the matrix `A`.
             d: `∂L/∂z`, `[count, columns]`, in `rows.dtype`.
-            tau: proximal step size, a scalar tensor in `rows.dtype`.
+            tau: `Tau`, the proximal step size.
             rest: direction-shaped part of the gradient that does not pass through `A`
                 (regularizers, tied weights), or `None`.
         """
-        raise NotImplementedError
-
-    # Whether a factorization is what it solves with.
-    exact = False
-    # Whether it is given a function that returns τ, to be called with a Gram matrix at hand.
-    takes_tau_when_due = False
+        if rows.closed_form:
+            return rows.solve(d, tau.of(rows), rest)
+        prices = functools.partial(self.prices, rows, d.shape[-1])
+        return price.run_cheapest(
+            rows, prices, lambda form: self.run(form, rows, d, tau, rest)
+        )
 
     def prices(self, rows, columns, count):
-        """Returns `{form: cost}` of the forms that `solve` may choose between."""
+        """Returns `{form: price}` of the forms that this solver has for such rows: their
+        multiply-adds beyond the layer's backpropagation.
+
+        Args:
+            rows: `Rows` without a closed form.
+            columns: number of output columns.
+            count: number of rows, a number or a float tensor.
+        """
         raise NotImplementedError
 
-    def choose(self, rows, columns):
-        """Returns `(form, cost)`: what `solve` does with rows of known count, and its price
-        in multiply-adds beyond the layer's backpropagation."""
+    def run(self, form, rows, d, tau, rest):
+        """Does what `solve` does, in one of the forms."""
         raise NotImplementedError
+
+    def choice(self, rows, columns, batch_known=True):
+        """Returns `(form, price)` of what `solve` does with rows of known count.
+
+        Args:
+            rows: `Rows`.
+            columns: number of output columns.
+            batch_known: whether the batch size is known where the step is traced.
+        """
+        if rows.closed_form:
+            return "closed", rows.closed_price * rows.count * rows.features * columns
+        prices = functools.partial(self.prices, rows, columns)
+        form = price.cheapest(rows, prices, batch_known)
+        return self.describe(form, rows, columns, prices(rows.count)[form])
+
+    def describe(self, form, rows, columns, price):
+        """Returns a form's name and price as reports show them."""
+        return form, price
 
     def without_refresh(self):
         """Returns a solver that does the same without a change of what is kept of the past."""

@@ -28,13 +28,13 @@ class LinearMap(Block):
     maybe a `mask`. Any of the weights can be frozen.
 
     Args:
-        layer: the cell.
+        layer, whole, reported_as: as in `Block`, for the cell.
         kernels: variables, or slices of such, one for each of the features.
         biases: variables, or slices of such.
     """
 
-    def __init__(self, layer, kernels, biases):
-        super().__init__(layer)
+    def __init__(self, layer, whole, reported_as, kernels, biases):
+        super().__init__(layer, whole, reported_as)
         self._kernels, self._biases = kernels, biases
 
     @property
@@ -63,18 +63,19 @@ class LinearMap(Block):
             # A step that is left out is no row.
             a *= inputs["mask"]
         sizes = [math.prod(w.shape) // w.shape[-1] for w in self.weights]
-        rows = PartitionedRows(tf.reshape(a, [-1, sum(sizes)]), sizes)
-        rows.per_item = a.shape[0] or 1
-        return rows
+        return PartitionedRows(tf.reshape(a, [-1, sum(sizes)]), sizes, a.shape[0] or 1)
 
 
 class CellBlock(CompositeBlock):
     """A cell of a recurrent layer, called by a layer in a loop or by itself for one step."""
 
-    def __init__(self, layer):
+    def make_parts(self):
+        layer = self.layer
         bias = [] if layer.bias is None else [layer.bias]
-        kernels = [layer.kernel, layer.recurrent_kernel]
-        super().__init__(layer, self.linear_maps(layer, kernels, bias))
+        return [
+            LinearMap(layer, self.whole, self.reported_as, *weights)
+            for weights in self.weights_of_parts([layer.kernel, layer.recurrent_kernel], bias)
+        ]
 
     @classmethod
     def reason_against(cls, layer):
@@ -86,21 +87,21 @@ class CellBlock(CompositeBlock):
             return "dropout with implementation=1, which masks every gate's inputs"
         return None
 
-    @staticmethod
-    def linear_maps(cell, kernels, bias):
-        """Returns the cell's `LinearMap`s: one, of all columns."""
-        return [LinearMap(cell, kernels, bias)]
+    def weights_of_parts(self, kernels, bias):
+        """Returns the kernels and biases of every linear map: one, of all columns."""
+        return [(kernels, bias)]
 
     def call(self, note, inputs, states, training=False, **_):
         flat = list(states) if keras.tree.is_nested(states) else [states]
-        new, _ = self.run(note, inputs[None], flat, training=training, unroll=True)
+        notes = [note.of_part(i) for i in range(len(self.parts))]
+        new, _ = self.run(notes, inputs[None], flat, training=training, unroll=True)
         return new[0], new if keras.tree.is_nested(states) else new[0]
 
-    def run(self, note, x, states, mask=None, training=False, unroll=False):
+    def run(self, notes, x, states, mask=None, training=False, unroll=False):
         """Runs the cell over the first axis of `x`; what loops in it is `loop`.
 
         Args:
-            note: as in `call`.
+            notes: the `Note` of each of `parts`.
             x: inputs, `[time, batch, n]`.
             states: list of initial states.
             mask: boolean tensor, `[time, batch, 1]`, or `None`.
@@ -111,26 +112,23 @@ class CellBlock(CompositeBlock):
         x = tf.cast(x, self.layer.compute_dtype)
         if training and self.layer.dropout:
             x *= self.layer.get_dropout_mask(x[0])
-        noted = [{"features": []} for _ in self.parts]
-        notes = [functools.partial(note, noted[i], part=i) for i in range(len(noted))]
         run = functools.partial(scan, mask=mask, unroll=unroll)
-        states, outputs, features = self.loop(notes, x, states, run)
-        # The states are known only now, and what is differentiated was needed before.
-        for inputs, of_part in zip(noted, features):
-            inputs["features"] += map(tf.stop_gradient, of_part)
-            if mask is not None:
-                inputs["mask"] = mask
+        states, outputs, maps = self.loop(notes[0].watch, x, states, run)
+        # The states, which are features, are known only now.
+        masked = {} if mask is None else {"mask": mask}
+        for note, (z, *features) in zip(notes, maps):
+            note({"features": list(map(tf.stop_gradient, features)), **masked}, z)
         return states, outputs
 
-    def loop(self, notes, x, states, run):
+    def loop(self, watch, x, states, run):
         """Returns the last states, the first state after every step, and for each of `parts`
-        what its kernels were multiplied by.
+        its `z` and what its kernels were multiplied by.
 
         Args:
-            notes: function of a `z`, for each of `parts`.
+            watch: function of every `z`, which returns it, to be called before it is used.
             run: `scan`.
         """
-        z = notes[0](self.project(x))
+        z = watch(self.project(x))
         recurrent = self.recurrent()
         initial = states[0]
         states, (outputs,) = run(
@@ -138,7 +136,7 @@ class CellBlock(CompositeBlock):
             states,
             [z],
         )
-        return states, outputs, [[x, _delayed(outputs, initial)]]
+        return states, outputs, [[z, x, _delayed(outputs, initial)]]
 
     def step(self, z, states):
         """Returns the new states, from the preactivations."""
@@ -200,37 +198,30 @@ class GRUCellBlock(CellBlock):
 
     layer_classes = (keras.layers.GRUCell,)
 
-    @staticmethod
-    def linear_maps(cell, kernels, bias):
-        u = cell.units
+    def weights_of_parts(self, kernels, bias):
+        u = self.layer.units
         every, gates, candidate = slice(None), slice(0, 2 * u), slice(2 * u, 3 * u)
 
         def cut(variables, columns, name, rows=every):
             return [WeightSlice(v, (rows, columns)[-len(v.shape) :], name) for v in variables]
 
         of_gates = cut(kernels, gates, "gates"), cut(bias, gates, "gates")
-        if not cell.reset_after:
-            of_candidate = (cut(w, candidate, "candidate") for w in (kernels, bias))
-            return [LinearMap(cell, *of_gates), LinearMap(cell, *of_candidate)]
+        if not self.layer.reset_after:
+            return [of_gates, [cut(w, candidate, "candidate") for w in (kernels, bias)]]
         kernel, recurrent = cut(kernels, candidate, "candidate")
         return [
-            LinearMap(cell, *of_gates),
-            LinearMap(cell, [kernel], cut(bias, candidate, "candidate", slice(0, 1))),
-            LinearMap(
-                cell,
-                [recurrent],
-                cut(bias, candidate, "recurrent_candidate", slice(1, 2)),
-            ),
+            of_gates,
+            ([kernel], cut(bias, candidate, "candidate", slice(0, 1))),
+            ([recurrent], cut(bias, candidate, "recurrent_candidate", slice(1, 2))),
         ]
 
-    def loop(self, notes, x, states, run):
+    def loop(self, watch, x, states, run):
         loop = self._reset_after if self.layer.reset_after else self._reset_before
-        return loop(notes, x, states[0], run)
+        return loop(watch, x, states[0], run)
 
-    def _reset_before(self, notes, x, initial, run):
+    def _reset_before(self, watch, x, initial, run):
         cell, u = self.layer, self.layer.units
-        gates, candidate = tf.split(self.project(x), [2 * u, u], axis=-1)
-        inputs = [notes[0](gates), notes[1](candidate)]
+        zs = list(map(watch, tf.split(self.project(x), [2 * u, u], axis=-1)))
         of_gates, of_candidate = (
             self.recurrent(slice(2 * u)),
             self.recurrent(slice(2 * u, None)),
@@ -243,10 +234,11 @@ class GRUCellBlock(CellBlock):
             new = cell.activation(candidate + of_candidate(h_reset))
             return [update * h + (1 - update) * new], [h_reset]
 
-        states, (outputs, h_reset) = run(step, [initial], inputs, emitted=2)
-        return states, outputs, [[x, _delayed(outputs, initial)], [x, h_reset]]
+        states, (outputs, h_reset) = run(step, [initial], zs, emitted=2)
+        before = _delayed(outputs, initial)
+        return states, outputs, [[zs[0], x, before], [zs[1], x, h_reset]]
 
-    def _reset_after(self, notes, x, initial, run):
+    def _reset_after(self, watch, x, initial, run):
         cell, u = self.layer, self.layer.units
         bias, recurrent_bias = None, tf.zeros([3 * u], x.dtype)
         if cell.bias is not None:
@@ -255,7 +247,7 @@ class GRUCellBlock(CellBlock):
         gates, candidate = tf.split(self.project(x, bias), [2 * u, u], axis=-1)
         # What the recurrent product is added to, at every step.
         offset = tf.zeros_like(candidate) + tf.stop_gradient(recurrent_bias[2 * u :])
-        inputs = [notes[0](gates), notes[1](candidate), notes[2](offset)]
+        zs = [watch(z) for z in (gates, candidate, offset)]
         recurrent = self.recurrent()
 
         def step(states, now):
@@ -265,9 +257,9 @@ class GRUCellBlock(CellBlock):
             new = cell.activation(candidate + reset * (offset + of_candidate))
             return [update * h + (1 - update) * new], ()
 
-        states, (outputs,) = run(step, [initial], inputs)
+        states, (outputs,) = run(step, [initial], zs)
         before = _delayed(outputs, initial)
-        return states, outputs, [[x, before], [x], [before]]
+        return states, outputs, [[zs[0], x, before], [zs[1], x], [zs[2], before]]
 
 
 def _affine(x, kernel, bias=None):

@@ -1,5 +1,7 @@
 """Recurrent layers: the loop is run here, one cell after the other, so that it can be seen."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -36,12 +38,16 @@ class RecurrentBlock(CompositeBlock):
         keras.layers.GRU,
     )
 
-    def __init__(self, layer):
-        self._cells = [_block_class(cell)(cell) for cell in cells_of(layer)]
-        super().__init__(layer, [part for cell in self._cells for part in cell.parts])
-        if len(self._cells) == 1:
-            for part in self.parts:
-                part.shown = layer
+    @functools.cached_property
+    def cells(self):
+        """The blocks of the cells, in the order in which they are run."""
+        cells = cells_of(self.layer)
+        # A layer's only cell goes by the layer's name.
+        name = self.reported_as if len(cells) == 1 else None
+        return [_block_class(cell)(cell, self.whole, name) for cell in cells]
+
+    def make_parts(self):
+        return [part for cell in self.cells for part in cell.parts]
 
     @classmethod
     def reason_against(cls, layer):
@@ -79,13 +85,14 @@ class RecurrentBlock(CompositeBlock):
             given = mask = _time_first(mask if len(mask.shape) == 3 else mask[..., None])
         if layer.go_backwards:
             x, mask = (None if t is None else tf.reverse(t, [0]) for t in (x, mask))
-        states, last, first = keras.tree.flatten(initial_state), [], 0
-        for cell in self._cells:
-            count = len(keras.tree.flatten(cell.layer.state_size))
+        states, last = keras.tree.flatten(initial_state), []
+        notes = [note.of_part(i) for i in range(len(self.parts))]
+        for cell in self.cells:
+            count, parts = len(keras.tree.flatten(cell.layer.state_size)), len(cell.parts)
             own, states = states[:count], states[count:]
-            new, x = cell.run(_from(note, first), x, own, mask, training, layer.unroll)
+            new, x = cell.run(notes[:parts], x, own, mask, training, layer.unroll)
             last += new
-            first += len(cell.parts)
+            notes = notes[parts:]
         output = x[-1]
         if mask is not None:
             # Before its first step an output is zero, whatever the initial state.
@@ -124,11 +131,6 @@ def cells_of(layer):
 def _block_class(cell):
     """Returns the block class for a cell, `None` if there is none."""
     return next((_CELLS[c] for c in type(cell).__mro__ if c in _CELLS), None)
-
-
-def _from(note, first):
-    """Returns `note` for the cell whose parts begin at `first`."""
-    return lambda inputs, z, part: note(inputs, z, part=first + part)
 
 
 def _time_first(x):
