@@ -12,7 +12,6 @@ those without a step are, where one is asked for. With `--table` they are a page
 
 import argparse
 import collections
-import csv
 import inspect
 import json
 import os
@@ -28,8 +27,9 @@ import keras
 import numpy as np
 
 import keras_proxprop
-from _results import markdown
 from keras_proxprop.reports.summary import layer_reports
+from parts import results
+from parts.applications_page import page
 
 ARCHITECTURES = {
     name: make
@@ -43,21 +43,6 @@ BATCH = 2
 # Batch normalization divides by what little two images differ in: in these the gradients of
 # such a batch are beyond 10²⁰, and Adam's step is not finite either.
 BATCHES = dict.fromkeys(["EfficientNetB7", "EfficientNetV2L", "EfficientNetV2M"], 8)
-ABOUT = """# Every architecture of keras.applications
-
-Made by `python examples/applications.py`: built without weights, for 10 classes, at the
-smallest image that each accepts; `ProxProp()`, batch 2 (8 in EfficientNetB7, V2L and V2M, in
-which the gradients of two images are beyond 10²⁰), without XLA. The same rows are in
-`applications.csv`.
-
-The step is `finite` where all weights were finite after two training steps. The time of the
-first step is mostly TensorFlow's building and optimizing of the graph, on two cores that were
-shared with other work, so it says little more than which models take longer.
-
-Steps were taken of {taken} of the {models} models. The final layer steps explicitly by default
-(`final_layer`).
-
-"""
 COLUMNS = (
     "model",
     "pixels",
@@ -181,40 +166,11 @@ def available_gib():
 
 def read(path):
     """Returns the rows of a CSV file as `{model: row}`, none where there is no file."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        return {row["model"]: row for row in csv.DictReader(file)}
+    return {row["model"]: row for row in results.read(path)}
 
 
 def write(path, rows):
-    """Writes the rows, in the order of the models, so that all are there or the old ones."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows[name] for name in sorted(rows))
-    part.replace(path)
-
-
-def table(rows):
-    """Returns the rows as a page of Markdown."""
-    rows = list(rows)
-    taken = sum(row.get("step") == "finite" for row in rows)
-    head = ["model", "pixels", "weights", "implicit", "layers", "implicit"]
-    head += ["explicit, and why", "step", "first step, s", "peak MiB"]
-    lines = []
-    for row in sorted(rows, key=lambda row: row["model"]):
-        line = [f"`{row['model']}`", row["pixels"], "", "", "", "", ""]
-        if row.get("weights"):
-            weights = int(row["weights"])
-            implicit = f"{int(row['implicit_weights']) / weights:.2%}"
-            line[2:6] = f"{weights:,}", implicit, row["layers"], row["implicit_layers"]
-            line[6] = row["explicit"]
-        step = row.get("step")
-        told = [row.get("first_step_s", ""), row.get("peak_mib", "")] if step else ["", ""]
-        lines.append([*line, step or "not taken", *told])
-    return ABOUT.format(taken=taken, models=len(rows)) + markdown(head, lines) + "\n"
+    results.write(path, [rows[name] for name in sorted(rows)], COLUMNS)
 
 
 def main():
@@ -255,7 +211,7 @@ def main():
         else:
             print(row["step"], flush=True)
     if args.table:
-        args.table.write_text(table(rows.values()))
+        args.table.write_text(page(rows.values()))
 
 
 if __name__ == "__main__":

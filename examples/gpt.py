@@ -16,8 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 
-from _comparison import compare, parsed
-from _transformer import block, with_places
+from parts.comparison import compare, parsed
+from parts.transformer import block, with_places
 
 L = keras.layers
 

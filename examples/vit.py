@@ -12,8 +12,8 @@ import keras
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from _comparison import compare, parsed
-from _transformer import block, with_places
+from parts.comparison import compare, parsed
+from parts.transformer import block, with_places
 
 L = keras.layers
 

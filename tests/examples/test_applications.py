@@ -84,9 +84,9 @@ def test_a_row_without_a_step_is_made_again_where_one_is_asked_for(
     rows = applications.read(path)
     assert list(rows) == ["MobileNet", "VGG16", "VGG19"]
     # What was known of a model is not lost to a step that comes to nothing.
-    assert rows["VGG16"]["weights"] == "100"
+    assert rows["VGG16"]["weights"] == 100
     assert rows["VGG16"]["step"] == ("" if no_step else "does not fit in 1.0 GiB")
-    assert rows["MobileNet"]["first_step_s"] == "1.5"
+    assert rows["MobileNet"]["first_step_s"] == 1.5
     page = (tmp_path / "table.md").read_text()
     assert "of 1 of the 3 models" in page
     assert "| `MobileNet` | 32 | 100 | 75.00% | 3 | 2 |" in page

@@ -1,10 +1,10 @@
-"""`examples/benchmarks/defaults.py`: what it trains, goes on with, and prints."""
+"""`examples/defaults.py`: what it trains, goes on with, and prints."""
 
 import keras
 
-import _results
 import defaults
 from keras_proxprop import ProxProp
+from parts import results
 
 
 def lines(table):
@@ -18,7 +18,7 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, capsys, monkeypatch):
     first = capsys.readouterr().out
     assert first.count("seed 0") == 5
     assert float(lines(first.split("\n\n")[1])["default"][0]) > 0
-    row, more = _results.read(tmp_path / "runs.csv")[0], []
+    row, more = results.read(tmp_path / "runs.csv")[0], []
 
     def trained(net, setting, *_):
         more.append(setting)

@@ -4,10 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-import _contenders
-import _data
-import _models
 import step_time
+from parts import contenders, datasets, models
 
 L = keras.layers
 
@@ -18,16 +16,16 @@ def widths(model):
 
 
 def test_fully_connected_networks():
-    assert widths(_models.paper_mlp((32, 32, 3))) == [3072, 4000, 1000, 4000, 10]
-    assert widths(_models.paper_mlp((28, 28, 1))) == [784, 4000, 1000, 4000, 10]
-    model = _models.deep_autoencoder((784,))
+    assert widths(models.paper_mlp((32, 32, 3))) == [3072, 4000, 1000, 4000, 10]
+    assert widths(models.paper_mlp((28, 28, 1))) == [784, 4000, 1000, 4000, 10]
+    model = models.deep_autoencoder((784,))
     assert widths(model) == [784, 1000, 500, 250, 30, 250, 500, 1000, 784]
     code = [layer for layer in model.layers if getattr(layer, "units", 0) == 30]
     assert code[0].activation is keras.activations.linear
 
 
 def test_the_papers_convnet():
-    model = _models.paper_convnet((32, 32, 3))
+    model = models.paper_convnet((32, 32, 3))
     kinds = [type(layer).__name__ for layer in model.layers]
     assert kinds == ["Conv2D", "MaxPooling2D"] * 2 + ["Conv2D", "Flatten", "Dense"]
     convolutions = [layer for layer in model.layers if isinstance(layer, L.Conv2D)]
@@ -41,16 +39,16 @@ def test_the_papers_convnet():
 
 
 def test_rows_of_an_image_are_positions():
-    model = _models.row_mlp((28, 20, 1))
+    model = models.row_mlp((28, 20, 1))
     assert widths(model) == [20, 256, 256, 10]
     assert model.layers[-1].kernel.shape[0] == 28 * 256
     image = np.arange(560.0).reshape(1, 28, 20, 1)
     np.testing.assert_array_equal(model.layers[0](image)[0, 3], image[0, 3, :, 0])
 
 
-@pytest.mark.parametrize("name", _contenders.TASKS)
+@pytest.mark.parametrize("name", contenders.TASKS)
 def test_every_task_has_a_network_for_its_data_and_a_finite_loss(name):
-    task, data = _contenders.TASKS[name], _data.load("digits").head(4)
+    task, data = contenders.TASKS[name], datasets.load("digits").head(4)
     if task.reconstruction:
         data = data.reconstruction()
     losses = task.loss(data.y, task.model(data.shape)(data.x))
@@ -67,8 +65,8 @@ def test_the_losses_are_cross_entropies():
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(5, 7)), rng.integers(0, 7, 5)
     expected = np.log(np.exp(z).sum(axis=1)) - z[np.arange(5), y]
-    np.testing.assert_allclose(_models.class_loss(y, z), expected, rtol=1e-6)
+    np.testing.assert_allclose(models.class_loss(y, z), expected, rtol=1e-6)
     t = rng.random((5, 7))
     p = 1 / (1 + np.exp(-z))
     expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).sum(axis=1)
-    np.testing.assert_allclose(_models.image_loss(t, z), expected, rtol=1e-6)
+    np.testing.assert_allclose(models.image_loss(t, z), expected, rtol=1e-6)

@@ -1,21 +1,21 @@
-"""`examples/paper/train.py`: what it writes, how it goes on, what it reports."""
+"""`examples/paper_experiments.py`: what it writes, how it goes on, what it reports."""
 
 import csv
 
 import pytest
 import tensorflow_datasets as tfds
 
-import _results
-import claims
-import train
+import paper_experiments
+from parts import results
+from parts.paper_claims import report
 
 QUICK = ["--quick", "--dataset", "digits"]
 COLUMNS = ["method", "seed", "epoch", "seconds", "loss", "val_loss", "val_accuracy"]
 
 
 def run(folder, *arguments):
-    train.main([*QUICK, "--out", str(folder), *arguments])
-    return _results.read(folder / "digits_mlp_quick.csv")
+    paper_experiments.main([*QUICK, "--out", str(folder), *arguments])
+    return results.read(folder / "digits_mlp_quick.csv")
 
 
 def without_seconds(rows):
@@ -37,7 +37,7 @@ def test_every_epoch_is_a_row(trained):
         # In turns.
         (method, epoch) for epoch in range(4) for method in ("backprop", "exact")
     ]  # fmt: skip
-    for own in _results.grouped(rows, "method").values():
+    for own in results.grouped(rows, "method").values():
         assert own[0]["seconds"] == 0 and own[-1]["loss"] < own[0]["loss"]
         assert all(a["seconds"] < b["seconds"] for a, b in zip(own, own[1:]))
     # From the same weights.
@@ -62,7 +62,7 @@ def test_a_finished_run_is_not_trained_again(trained, capsys):
 @pytest.mark.parametrize("where", ["append", "save"])
 def test_an_interrupted_run_goes_on_where_it_was(trained, tmp_path, monkeypatch, where):
     """Once between the state and the row of an epoch, once before both."""
-    owner = _results if where == "append" else train.Run
+    owner = results if where == "append" else paper_experiments.Run
     original, calls = getattr(owner, where), []
 
     def interrupted(*args):
@@ -76,21 +76,21 @@ def test_an_interrupted_run_goes_on_where_it_was(trained, tmp_path, monkeypatch,
         patch.setattr(owner, where, interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, *arguments)
-    assert len(_results.read(tmp_path / "digits_mlp_quick.csv")) == 5
+    assert len(results.read(tmp_path / "digits_mlp_quick.csv")) == 5
     assert without_seconds(run(tmp_path, *arguments)) == without_seconds(trained[1])
 
 
 def test_a_convnet_on_cifar10(tmp_path):
     with tfds.testing.mock_data(num_examples=250):
-        train.main(["--quick", "--model", "convnet", "--dataset", "cifar10", "--epochs", "1",
-                    "--method", "cg3", "--out", str(tmp_path)])  # fmt: skip
-    rows = _results.read(tmp_path / "cifar10_convnet_quick.csv")
+        arguments = ["--quick", "--model", "convnet", "--dataset", "cifar10", "--epochs", "1"]
+        paper_experiments.main([*arguments, "--method", "cg3", "--out", str(tmp_path)])
+    rows = results.read(tmp_path / "cifar10_convnet_quick.csv")
     assert [r["epoch"] for r in rows] == [0, 1]
 
 
 def test_methods_of_the_other_model_are_refused(capsys):
     with pytest.raises(SystemExit):
-        train.main(["--model", "convnet", "--method", "cg5"])
+        paper_experiments.main(["--model", "convnet", "--method", "cg5"])
     assert "--model convnet knows no --method cg5" in capsys.readouterr().err
 
 
@@ -109,7 +109,7 @@ def curve(method, losses, accuracy=0.9, seconds=1.0, seed=0):
 
 def verdicts(*curves):
     """Returns the last column of the report's table of claims."""
-    text = claims.report([row for own in curves for row in own], "title")
+    text = report([row for own in curves for row in own], "title")
     table = text[text.index("| claim") :].splitlines()[2:]
     return [line.split("|")[-2].strip() for line in table]
 
@@ -138,12 +138,12 @@ def test_a_run_that_stays_at_its_first_loss_is_not_stable():
     exact = curve("exact", [4, 1, 0.5])
     rows = [*curve("backprop", [4, 3, 2]), *exact, *curve("exact-x10", [4, 3.9, 3.9])]
     assert verdicts(rows)[-2] == "no"
-    assert "exact-x10 0 of 1 (3.9)" in claims.report(rows, "title")
+    assert "exact-x10 0 of 1 (3.9)" in report(rows, "title")
 
 
 def test_figures_of_the_report():
     rows = curve("backprop", [4, 3, 2]) + curve("exact", [4, 1.0, 0.5], 0.95, seconds=3.0)
-    line = [s for s in claims.report(rows, "title").splitlines() if s.startswith("| exact |")]
+    line = [s for s in report(rows, "title").splitlines() if s.startswith("| exact |")]
     # 2 is reached after two thirds of an epoch: 2 s, as long as BackProp takes.
     assert line == ["| exact | 1 | 0.5 | 0.667 | 1 | 0.95 | 0 | 3 |"]
     # No CG, nothing about stability.
@@ -152,4 +152,4 @@ def test_figures_of_the_report():
 
 def test_unfinished_runs_are_left_out_of_the_report():
     rows = curve("backprop", [4, 3, 2]) + curve("exact", [4, 1.0])
-    assert "| exact |" not in claims.report(rows, "title")
+    assert "| exact |" not in report(rows, "title")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-import _results
+from parts import results
 
 
 def rows(losses, seconds=None):
@@ -27,46 +27,49 @@ def rows(losses, seconds=None):
     ],
 )
 def test_reached(losses, target, expected):
-    assert _results.reached(rows(losses), target, "seconds") == pytest.approx(expected)
+    assert results.reached(rows(losses), target, "seconds") == pytest.approx(expected)
 
 
 def test_reached_where_larger_is_better():
     accuracies = rows([0.1, 0.5, 0.9], seconds=[0, 10, 30])
     for target, expected in ((0.3, 5), (0.7, 20), (0.95, math.inf)):
-        at = _results.reached(accuracies, target, "seconds", "loss", up=True)
+        at = results.reached(accuracies, target, "seconds", "loss", up=True)
         assert at == pytest.approx(expected)
 
 
 def test_rows_come_back_from_a_file(tmp_path):
     path = tmp_path / "new" / "rows.csv"
-    assert _results.read(path) == []
+    assert results.read(path) == []
     written = [
         {"name": "a=1 b=2", "n": 3, "x": 0.1 + 0.2, "y": math.inf},
         {"name": "", "n": -1, "x": 1e-30, "y": 2.5},
     ]
-    _results.append(path, written[:1])
-    _results.append(path, written[1:])
-    assert _results.read(path) == written
-    assert [type(v) for v in _results.read(path)[0].values()] == [str, int, float, float]
+    results.append(path, written[:1])
+    results.append(path, written[1:])
+    assert results.read(path) == written
+    assert [type(v) for v in results.read(path)[0].values()] == [str, int, float, float]
+    results.write(path, written[1:])
+    assert results.read(path) == written[1:] and list(path.parent.iterdir()) == [path]
 
 
 def test_medians_and_their_text():
-    assert _results.median([3.0, 1.0, 2.0]) == 2.0
-    assert _results.median([1.0, math.nan, 2.0]) == 2.0
-    assert _results.median([1.0, math.nan, math.inf]) == math.inf
-    assert _results.spread([0.5]) == "0.5"
-    assert _results.spread([0.31, 0.2, 0.2512]) == "0.251 [0.2, 0.31]"
-    assert _results.spread([0.2, math.inf]) == "never [0.2, never]"
-    assert _results.spread([math.nan], otherwise="diverged") == "diverged"
-    assert _results.spread([]) == "–"
+    assert results.median([3.0, 1.0, 2.0]) == 2.0
+    assert results.median([1.0, math.nan, 2.0]) == 2.0
+    assert results.median([1.0, math.nan, math.inf]) == math.inf
+    assert results.spread([0.5]) == "0.5"
+    assert results.spread([0.31, 0.2, 0.2512]) == "0.251 [0.2, 0.31]"
+    assert results.spread([0.25, 0.2501, 0.25]) == "0.25"
+    assert results.spread([0.2, math.inf]) == "never [0.2, never]"
+    assert results.spread([math.nan], otherwise="diverged") == "diverged"
+    assert results.spread([]) == "–"
 
 
 def test_the_best_is_among_the_numbers():
-    assert _results.best([3.0, math.nan, 1.0]) == 1.0
-    assert _results.best([3.0, math.nan, 1.0], up=True) == 3.0
-    assert math.isnan(_results.best([math.nan]))
+    assert results.best([3.0, math.nan, 1.0]) == 1.0
+    assert results.best([3.0, math.nan, 1.0], up=True) == 3.0
+    assert math.isnan(results.best([math.nan]))
 
 
 def test_a_markdown_table():
-    table = _results.markdown(["a", "b"], [[1, "x"], [2, "y"]])
+    table = results.markdown(["a", "b"], [[1, "x"], [2, "y"]])
     assert table == "| a | b |\n| --- | --- |\n| 1 | x |\n| 2 | y |"

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from helpers import assert_equal_weights
 
-import _data
-import _models
-from _training import Evaluation, Run
 from keras_proxprop import CurvatureMemory, ProxProp
+from parts import datasets, models
+from parts.training import Evaluation, Run
 
 L = keras.layers
 OPTIMIZERS = {
@@ -28,11 +27,11 @@ def make_model():
 
 @pytest.fixture(scope="module")
 def data():
-    return _data.load("digits").head(105)
+    return datasets.load("digits").head(105)
 
 
 def new(data, optimizer="proxprop", seed=3):
-    return Run(make_model(), _models.class_loss, data, 20, seed, OPTIMIZERS[optimizer]())
+    return Run(make_model(), models.class_loss, data, 20, seed, OPTIMIZERS[optimizer]())
 
 
 def state(run):
@@ -45,9 +44,9 @@ def test_a_run_is_training_on_the_same_batches_without_a_warm_up(data, optimizer
     run.train(steps=7)
     model = make_model()
     optimizer = OPTIMIZERS[optimizer]()
-    model.compile(optimizer=optimizer, loss=_models.class_loss, jit_compile=False)
+    model.compile(optimizer=optimizer, loss=models.class_loss, jit_compile=False)
     for step in range(7):
-        batch = _data.epoch_batches(105, 20, 3, step // 5)[step % 5]
+        batch = datasets.epoch_batches(105, 20, 3, step // 5)[step % 5]
         model.train_on_batch(data.x[batch], data.y[batch])
     expected = [v.numpy() for v in model.variables + optimizer.variables]
     assert_equal_weights(state(run), expected)
@@ -59,7 +58,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr("_training.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("parts.training.time.perf_counter", lambda: self.now)
         self.takes(monkeypatch, Run, "_step", 1.0)
         self.takes(monkeypatch, Run, "_warm_up", 100.0)
         self.takes(monkeypatch, Evaluation, "__call__", 100.0)
@@ -100,7 +99,7 @@ def test_a_saved_run_goes_on_as_if_it_had_not_stopped(data, tmp_path):
 
 def test_a_diverged_run_is_not_trained_further(data):
     model, sgd = make_model(), keras.optimizers.SGD(1e30)
-    run = Run(model, _models.class_loss, data, 20, 0, sgd)
+    run = Run(model, models.class_loss, data, 20, 0, sgd)
     run.train(steps=50)
     assert run.diverged and run.steps < 50
     assert math.isnan(run.evaluate()["loss"])
@@ -108,9 +107,9 @@ def test_a_diverged_run_is_not_trained_further(data):
 
 def test_evaluation_against_numpy(data):
     keras.utils.set_random_seed(0)
-    model = _models.mlp((8, 8, 1), 9)
+    model = models.mlp((8, 8, 1), 9)
     w, b, v, c = (a.astype("float64") for a in model.get_weights())
-    values = Evaluation(model, _models.class_loss, data)()
+    values = Evaluation(model, models.class_loss, data)()
 
     def logits(x):
         return np.maximum(x.reshape(len(x), -1) @ w + b, 0) @ v + c
@@ -123,22 +122,22 @@ def test_evaluation_against_numpy(data):
     assert values["val_loss"] == pytest.approx(loss(data.x_val, data.y_val), rel=1e-5)
     right = np.mean(logits(data.x_val).argmax(axis=1) == data.y_val)
     assert values["val_accuracy"] == pytest.approx(right)
-    some = Evaluation(model, _models.class_loss, data)(count=30)
+    some = Evaluation(model, models.class_loss, data)(count=30)
     assert some["loss"] == pytest.approx(loss(data.x[:30], data.y[:30]), rel=1e-5)
 
 
 def test_pieces_of_an_evaluation_make_a_mean_over_all(data, monkeypatch):
     model = make_model()
-    whole = Evaluation(model, _models.class_loss, data)()
-    monkeypatch.setattr("_training._EVALUATED_AT_ONCE", 40)
-    assert Evaluation(model, _models.class_loss, data)() == pytest.approx(whole, rel=1e-5)
+    whole = Evaluation(model, models.class_loss, data)()
+    monkeypatch.setattr("parts.training._EVALUATED_AT_ONCE", 40)
+    assert Evaluation(model, models.class_loss, data)() == pytest.approx(whole, rel=1e-5)
 
 
 def test_an_autoencoder_has_losses_and_no_accuracy(data):
     task = data.reconstruction()
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((64,)), L.Dense(64)])
-    values = Evaluation(model, _models.image_loss, task)()
+    values = Evaluation(model, models.image_loss, task)()
     w, b = model.get_weights()
     z = task.x.astype("float64") @ w + b
     expected = np.mean(np.sum(np.log1p(np.exp(z)) - task.x * z, axis=1))

@@ -16,6 +16,22 @@ def append(path, rows):
         writer.writerows(rows)
 
 
+def write(path, rows, columns=None):
+    """Makes a CSV file of rows, so that all of them are there or the old ones.
+
+    Args:
+        path: of the file.
+        rows: dicts.
+        columns: names of the columns. Defaults to `None`: those of the first row.
+    """
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns or list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(path)
+
+
 def read(path):
     """Returns the rows of a CSV file, numbers as numbers; none where there is no file."""
     if not path.exists():
@@ -86,7 +102,7 @@ def text(value, digits=3, otherwise="never"):
 
 
 def spread(values, digits=3, otherwise="never"):
-    """Returns median and range as text, `0.25 [0.2, 0.31]`; one value alone as it is.
+    """Returns median and range as text, `0.25 [0.2, 0.31]`; one text where all are the same.
 
     Args:
         values: list of numbers.
@@ -97,7 +113,7 @@ def spread(values, digits=3, otherwise="never"):
         return "–"
     values = [median(values), *_sorted(values)[:: max(1, len(values) - 1)]]
     texts = [text(v, digits, otherwise) for v in values]
-    return texts[0] if len(texts) < 3 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+    return texts[0] if len(set(texts)) == 1 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
 def markdown(head, rows):

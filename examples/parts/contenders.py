@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import keras
 
-import _models
 from keras_proxprop import ProxProp
+from parts import models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +26,18 @@ class Task:
     what: str
     model: Callable
     batch_size: int
-    loss: Callable = _models.class_loss
+    loss: Callable = models.class_loss
     reconstruction: bool = False
     starts: dict = dataclasses.field(default_factory=dict)
 
 
 def _mlp(shape):
-    return _models.mlp(shape, 1000, 1000, 1000)
+    return models.mlp(shape, 1000, 1000, 1000)
 
 
 def _vit(shape):
     # 16 patches: of 7×7 pixels where the image has 28×28.
-    return _models.small_vit(shape, patch=shape[0] // 4)
+    return models.small_vit(shape, patch=shape[0] // 4)
 
 
 TASKS = {
@@ -45,16 +45,16 @@ TASKS = {
     "mlp500": Task("MLP 784-1000-1000-1000-10", _mlp, 500),
     "autoencoder": Task(
         "autoencoder 784-1000-500-250-30-250-500-1000-784, tanh",
-        _models.deep_autoencoder,
+        models.deep_autoencoder,
         500,
-        _models.image_loss,
+        models.image_loss,
         True,
         # Their steps grow with the loss, which is a sum over 784 pixels.
         {"nesterov": {"learning_rate": 1e-3}, "kfac-jax": {"learning_rate": 3e-3}},
     ),
-    "convnet": Task("the paper's ConvNet", _models.paper_convnet, 500),
-    "resnet": Task("small ResNet, batch normalization", _models.small_resnet, 64),
-    "sequence": Task("Dense 256-256 on the rows of an image", _models.row_mlp, 64),
+    "convnet": Task("the paper's ConvNet", models.paper_convnet, 500),
+    "resnet": Task("small ResNet, batch normalization", models.small_resnet, 64),
+    "sequence": Task("Dense 256-256 on the rows of an image", models.row_mlp, 64),
     "vit": Task("small ViT, two blocks, 16 patches", _vit, 64),
 }
 

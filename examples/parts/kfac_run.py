@@ -8,7 +8,7 @@ import subprocess
 import keras
 import numpy as np
 
-from _training import Evaluation
+from parts.training import Evaluation
 
 PACKAGES = "kfac-jax==0.0.8 jax==0.7.2"
 _numbers = itertools.count()
@@ -53,9 +53,10 @@ class KfacRun:
             "seed": seed,
             **arguments,
         }
-        worker = pathlib.Path(__file__).with_name("_kfac_jax.py")
         self._process = subprocess.Popen(
-            [python, worker, json.dumps(job)],
+            [python.absolute(), "-m", "parts.kfac_worker", json.dumps(job)],
+            # The folder that `parts` lies in.
+            cwd=pathlib.Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 import keras_proxprop
-from _training import Snapshot
+from parts.training import Snapshot
 
 OPTIMIZERS = {
     "Adam": keras.optimizers.Adam,

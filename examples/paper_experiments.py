@@ -1,7 +1,7 @@
 """The experiments of the paper, Frerix et al., *Proximal Backpropagation*, ICLR 2018.
 
-    python examples/paper/train.py --model mlp --dataset cifar10
-    python examples/paper/train.py --model convnet --dataset fashion_mnist --seeds 3
+    python examples/paper_experiments.py --model mlp --dataset cifar10
+    python examples/paper_experiments.py --model convnet --dataset fashion_mnist --seeds 3
 
 The paper's two networks are trained with batches of 500 for 50 epochs, with its ways of
 training; the networks take the input size of the data set. With `--stability`, also with
@@ -16,23 +16,17 @@ prints what became of the paper's claims; `--report` does only that.
 """
 
 import os
-import pathlib
-import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras
 
-import _arguments
-import _data
-import _models
-import _results
-from _plots import plot
-from _training import Run
-from claims import report
 from keras_proxprop import ProxProp, solvers
+from parts import command_line, datasets, models, results
+from parts.paper_claims import report
+from parts.plots import plot
+from parts.training import Run
 
 
 def sgd(learning_rate):
@@ -104,14 +98,14 @@ class Experiment:
         self._states = args.out / "state"
 
     def train(self):
-        data = _data.load(self.args.dataset)
+        data = datasets.load(self.args.dataset)
         self._data = data.head(1000) if self.args.quick else data
         self._states.mkdir(parents=True, exist_ok=True)
         for seed in self.args.seeds:
             self._train_seed(seed)
 
     def rows(self):
-        return _results.read(self.csv)
+        return results.read(self.csv)
 
     def _train_seed(self, seed):
         runs = {method: self._run(method, seed) for method in self.args.method}
@@ -144,11 +138,11 @@ class Experiment:
         keras.utils.set_random_seed(seed)
         shape, quick = self._data.shape, self.args.quick
         if self.args.model == "mlp":
-            model = _models.paper_mlp(shape, shrink=20 if quick else 1)
+            model = models.paper_mlp(shape, shrink=20 if quick else 1)
         else:
-            model = _models.paper_convnet(shape)
+            model = models.paper_convnet(shape)
         optimizer, batch_size = self._makers[method](), 100 if quick else 500
-        loss = _models.class_loss
+        loss = models.class_loss
         run = Run(model, loss, self._data, batch_size, seed, optimizer, self.args.jit)
         if done >= 0:
             run.load(state)
@@ -160,7 +154,7 @@ class Experiment:
         row |= run.evaluate()
         # The state comes first: what it is ahead of the file is evaluated again.
         run.save(self._state(method, seed))
-        _results.append(self.csv, [row])
+        results.append(self.csv, [row])
         print(
             f"{self.name}, {method}, seed {seed}, epoch {epoch} of {self.args.epochs}: "
             f"loss {row['loss']:.4g}, validation accuracy {row['val_accuracy']:.4f}, "
@@ -182,7 +176,7 @@ def parsed(argv):
         name: None for table in (METHODS, STABILITY) for m in table.values() for name in m
     }
     quick = "1,000 examples, batches of 100, a twentieth of the MLP's widths"
-    parser = _arguments.parser(__doc__, "cifar10", 1, quick, "results/paper")
+    parser = command_line.parser(__doc__, "cifar10", 1, quick, "results/paper")
     parser.add_argument("--model", choices=METHODS, default="mlp")
     parser.add_argument("--method", nargs="+", choices=names, help="default: the paper's")
     parser.add_argument("--stability", action="store_true", help="add runs with longer steps")

@@ -4,9 +4,10 @@ Each piece is compiled and timed alone, on the inputs that its layer gets, in pr
 (of all cores together): the matrix that the exact step factorizes (`AᵀA` or `AAᵀ`), the
 inverse of its Cholesky factor, the weight gradient `AᵀD`, which is part of backpropagation
 too, and the whole solve at τ = 1, without memory. "Beyond" is what the solves cost more than
-the weight gradients. PROFILE.md discusses it. The whole step of a model is `step_time.py`'s.
+the weight gradients. `benchmarks/PROFILE.md` discusses it. The whole step of a model is
+`step_time.py`'s.
 
-    python examples/benchmarks/profile_step.py --task convnet64
+    python examples/profile_step.py --task convnet64
 """
 
 import argparse

@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-import _data
+from parts import datasets
 
 
 def parser(doc, dataset, seeds, quick, out):
@@ -17,7 +17,7 @@ def parser(doc, dataset, seeds, quick, out):
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--dataset", choices=_data.DATASETS, default=dataset)
+    made.add_argument("--dataset", choices=datasets.DATASETS, default=dataset)
     made.add_argument("--seeds", type=int, default=seeds, help="how many seeds")
     made.add_argument("--jit", action="store_true", help="compile steps with XLA")
     made.add_argument("--quick", action="store_true", help=quick)

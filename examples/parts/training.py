@@ -7,7 +7,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from _data import epoch_batches
+from parts.datasets import epoch_batches
 
 _EVALUATED_AT_ONCE = 1000
 

@@ -1,7 +1,7 @@
 """Seconds and epochs to the training loss, and the validation accuracy, of a tuned Adam.
 
-    python examples/benchmarks/time_to_target.py
-    python examples/benchmarks/time_to_target.py --task mlp500 --optimizer adam proxprop
+    python examples/time_to_target.py
+    python examples/time_to_target.py --task mlp500 --optimizer adam proxprop
 
 On every task each optimizer trains for the same number of seconds, from the same weights,
 on the same batches, with a constant learning rate. That is tuned before, for each
@@ -14,9 +14,10 @@ training: in which batches are put together and steps made. After each turn the 
 10,000 training examples and loss and accuracy on all validation examples are computed, outside
 of the clock, as are compilation and two steps to warm up, after which all is set back.
 
-Finished runs are in the CSV file at once; started again, the program does what is missing.
-With its defaults it takes about three hours on two cores. `--report` prints the tables and
-plots from the file.
+Every turn of a finished run is in `runs.csv` at once; started again, the program does what is
+missing. With its defaults it takes about three hours on two cores. In the end `summary.csv`
+gets a row per run, which the tables are made of, and the curves are plotted. `--report` does
+only that, with what the two files have.
 
 kfac-jax needs an environment of its own, which the program uses where it finds it, and
 trains networks of Dense layers only. It always compiles with XLA; others do with `--jit`.
@@ -24,21 +25,17 @@ trains networks of Dense layers only. It always compiles with XLA; others do wit
 
 import os
 import pathlib
-import sys
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras
 
-import _arguments
-import _data
-import _results
-from _contenders import CONTENDERS, TASKS, text, trials, tuned
-from _kfac_run import KfacRun, how_to_install
-from _target_report import report
-from _training import Run
+from parts import command_line, datasets, results
+from parts.contenders import CONTENDERS, TASKS, text, trials, tuned
+from parts.kfac_run import KfacRun, how_to_install
+from parts.target_report import RUN, report, summaries
+from parts.training import Run
 
 _EVALUATED = 10_000
 _TUNING_SEED = 1000
@@ -53,15 +50,23 @@ class Benchmark:
     def __init__(self, args):
         self.args = args
 
-    def rows(self):
-        """Returns the rows of runs with the same settings."""
-        settings = self._settings()
-        rows = _results.read(self.args.csv)
-        return [row for row in rows if all(row[k] == v for k, v in settings.items())]
+    def final_turns(self):
+        """Returns the rows of all turns of runs that are not for tuning."""
+        return [row for row in results.read(self.args.csv) if row["stage"] == "final"]
+
+    def summaries(self):
+        """Returns a row per run with the same settings; writes those with others, too."""
+        path = self.args.out / "summary.csv"
+        rows = [*results.read(path), *summaries(self.final_turns())]
+        # What the turns say now takes the place of what they said.
+        rows = list({tuple(r[k] for k in RUN): r for r in rows}.values())
+        if rows and not self.args.report:
+            results.write(path, rows)
+        return self._same(rows)
 
     def run(self, task):
         """Tunes all optimizers on a task, then trains with each for every seed."""
-        data = _data.load(self.args.dataset)
+        data = datasets.load(self.args.dataset)
         data = data.head(2000) if self.args.quick else data
         self._data = data.reconstruction() if TASKS[task].reconstruction else data
         names = [n for n in self.args.optimizer if task in (CONTENDERS[n].tasks or TASKS)]
@@ -92,7 +97,13 @@ class Benchmark:
 
     def _finished(self, task, stage, seed):
         wanted = {"task": task, "stage": stage, "seed": seed, "turn": _TURNS[stage]}
-        return [r for r in self.rows() if all(r[k] == v for k, v in wanted.items())]
+        rows = self._same(results.read(self.args.csv))
+        return [r for r in rows if all(r[k] == v for k, v in wanted.items())]
+
+    def _same(self, rows):
+        """Returns the rows with the settings that the command line asks for."""
+        settings = self._settings()
+        return [row for row in rows if all(row[k] == v for k, v in settings.items())]
 
     def _settings(self):
         names = "dataset", "quick", "jit", "budget", "tuning"
@@ -119,7 +130,7 @@ class Benchmark:
                 if stage == "final" or turn == turns:
                     rows[i].append(self._row(task, stage, *members[i], seed, turn, runs[i]))
         for run, own in zip(runs, rows):
-            _results.append(self.args.csv, own)
+            results.append(self.args.csv, own)
             last = own[-1]
             print(
                 f"  {last['optimizer']:18s} {last['arguments']:36s} loss {last['loss']:<9.4g} "
@@ -150,7 +161,7 @@ class Benchmark:
 def parsed(argv):
     quick = "2,000 examples, a hundredth of the budget, three trials, one seed"
     out = "results/time_to_target"
-    parser = _arguments.parser(__doc__, "fashion_mnist", 3, quick, out)
+    parser = command_line.parser(__doc__, "fashion_mnist", 3, quick, out)
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--optimizer", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--budget", type=float, default=30.0, help="seconds per run")
@@ -178,13 +189,12 @@ def main(argv=None):
     if not args.report:
         for task in args.task:
             benchmark.run(task)
-    rows = [row for row in benchmark.rows() if row["stage"] == "final"]
-    rows = [row for row in rows if row["optimizer"] in args.optimizer]
-    if not rows:
-        raise SystemExit(f"No results with these settings in {args.csv}.")
-    for task, own in _results.grouped(rows, "task").items():
-        if task in args.task:
-            print("\n" + report(task, own, args.out))
+    runs = [r for r in benchmark.summaries() if r["task"] in args.task]
+    runs = [r for r in runs if r["optimizer"] in args.optimizer]
+    if not runs:
+        raise SystemExit(f"No results with these settings in {args.out}.")
+    for own in results.grouped(runs, "task").values():
+        print("\n" + report(own, benchmark.final_turns(), args.out))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ of them; the ratio to Adam is taken turn by turn, and its median and quartiles a
 Memory is the peak of a process of its own per optimizer, TensorFlow included (the compiler's
 memory, too), and in brackets the peak of its steps once they are compiled.
 
-    python examples/benchmarks/step_time.py --task mlp64 convnet500 --jit no
+    python examples/step_time.py --task mlp64 convnet500 --jit no
 """
 
 import argparse
@@ -20,15 +20,14 @@ import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_proxprop
-from _models import mlp, paper_convnet, paper_mlp, resnet_like, sequence_dense
 from keras_proxprop import solvers
+from parts.models import mlp, paper_convnet, paper_mlp, resnet_like, sequence_dense
 
 # name: (what it is, model, input shape, batch size)
 TASKS = {

@@ -5,7 +5,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from _results import grouped, median
+from parts.results import grouped, median
 
 _LABELS = {
     "epoch": "epoch",

@@ -1,7 +1,7 @@
 """What `ProxProp()` does when nothing is typed, against one change at a time.
 
-    python examples/benchmarks/defaults.py
-    python examples/benchmarks/defaults.py --task convnet --setting default "tau=1"
+    python examples/defaults.py
+    python examples/defaults.py --task convnet --setting default "tau=1"
 
 Every network is trained for the same number of steps with each setting, from the same weights
 and on the same batches, and so with Adam at four learning rates. The table has the training
@@ -16,22 +16,16 @@ the seconds.
 import itertools
 import math
 import os
-import pathlib
 import statistics
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras
 
-import _arguments
-import _data
-import _models
-import _results
-from _contenders import TASKS, Task, muon, nesterov
-from _training import Run
 from keras_proxprop import CurvatureMemory, ProxProp, RowAdam
+from parts import command_line, datasets, models, results
+from parts.contenders import TASKS, Task, muon, nesterov
+from parts.training import Run
 
 _EVALUATED = 10_000
 
@@ -43,9 +37,9 @@ NETS = {
     "convnet": (TASKS["convnet"], 150),
     "resnet": (TASKS["resnet"], 300),
     "vit": (TASKS["vit"], 600),
-    "plain": (Task("convolutions without normalization", _models.plain_convnet, 64), 300),
-    "mobilenet": (Task("depthwise and 1×1 convolutions", _models.small_mobilenet, 64), 300),
-    "lstm": (Task("LSTM on the rows of an image", _models.row_lstm, 64), 400),
+    "plain": (Task("convolutions without normalization", models.plain_convnet, 64), 300),
+    "mobilenet": (Task("depthwise and 1×1 convolutions", models.small_mobilenet, 64), 300),
+    "lstm": (Task("LSTM on the rows of an image", models.row_lstm, 64), 400),
 }
 
 
@@ -100,7 +94,7 @@ def report(rows):
     nets = [net for net in NETS if any(r["net"] == net for r in rows)]
     seeds = sorted({r["seed"] for r in rows})
     adam = {
-        (net, seed): _results.best([losses.get((net, seed, name), math.nan) for name in ADAM])
+        (net, seed): results.best([losses.get((net, seed, name), math.nan) for name in ADAM])
         for net in nets
         for seed in seeds
     }
@@ -108,7 +102,7 @@ def report(rows):
     def ratio(net, setting):
         found = [losses.get((net, s, setting)) for s in seeds]
         ratios = [loss / adam[net, s] for loss, s in zip(found, seeds) if loss is not None]
-        return _results.median(ratios) if ratios else None
+        return results.median(ratios) if ratios else None
 
     lines = []
     for setting in SETTINGS:
@@ -116,28 +110,28 @@ def report(rows):
         if setting in ADAM or not any(ratios):
             continue
         known = [math.log(r) for r in ratios if r is not None]
-        texts = ["–" if r is None else _results.text(r, 3, "diverged") for r in ratios]
-        mean = _results.text(math.exp(statistics.fmean(known)), 3, "–")
+        texts = ["–" if r is None else results.text(r, 3, "diverged") for r in ratios]
+        mean = results.text(math.exp(statistics.fmean(known)), 3, "–")
         lines.append([setting, *texts, mean if len(known) == len(nets) else "–"])
-    last = [_results.text(_results.median([adam[net, s] for s in seeds])) for net in nets]
+    last = [results.text(results.median([adam[net, s] for s in seeds])) for net in nets]
     head = ["", *nets, "geometric mean"]
-    return _results.markdown(head, [*lines, ["the best Adam's loss", *last, ""]])
+    return results.markdown(head, [*lines, ["the best Adam's loss", *last, ""]])
 
 
 def main(argv=None):
-    parser = _arguments.parser(
+    parser = command_line.parser(
         __doc__, "fashion_mnist", 1, "2,000 examples, two steps", "results/defaults"
     )
     parser.add_argument("--task", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--setting", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     args = parser.parse_args(argv)
-    data = _data.load(args.dataset)
+    data = datasets.load(args.dataset)
     data = data.head(2000) if args.quick else data
     path = args.out / "runs.csv"
     same = {"quick": int(args.quick), "jit": int(args.jit)}
 
     def finished():
-        return [r for r in _results.read(path) if all(r[k] == v for k, v in same.items())]
+        return [r for r in results.read(path) if all(r[k] == v for k, v in same.items())]
 
     done = {(r["net"], r["seed"], r["setting"]) for r in finished()}
     for net in args.task:
@@ -146,7 +140,7 @@ def main(argv=None):
             if args.report or (net, seed, setting) in done:
                 continue
             row = trained(net, setting, seed, data, args.quick, args.jit)
-            _results.append(path, [row])
+            results.append(path, [row])
             print(f"{net:12s} {setting:24s} seed {seed}: loss {row['loss']:.4g}", flush=True)
     rows = [r for r in finished() if r["net"] in args.task]
     if not rows:

@@ -1,8 +1,8 @@
-"""What the runs of `train.py` say about the paper's claims, as tables in Markdown."""
+"""What `paper_experiments.py` found of the paper's claims, as tables in Markdown."""
 
 import math
 
-from _results import best, grouped, markdown, median, reached, spread, text
+from parts.results import best, grouped, markdown, median, reached, spread, text
 
 # How far below BackProp's a validation accuracy counts as not worse.
 _ACCURACY = 0.005

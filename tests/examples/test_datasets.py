@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-import _data
+from parts import datasets
 
 
 def test_digits_are_split_into_training_and_validation_examples():
-    data = _data.load("digits")
+    data = datasets.load("digits")
     assert data.x.shape == (1438, 8, 8, 1) and data.x_val.shape == (359, 8, 8, 1)
     assert data.x.min() == 0 and data.x.max() == 1 and data.x.dtype == np.float32
     assert len(data.y) == 1438 and data.y.dtype == np.int32
-    np.testing.assert_array_equal(data.x, _data.load("digits").x)
+    np.testing.assert_array_equal(data.x, datasets.load("digits").x)
     # All classes in both parts, about a tenth each: the order is not that of the file.
     for y in (data.y, data.y_val):
         assert np.bincount(y).min() > 0.07 * len(y)
@@ -22,7 +22,7 @@ def test_digits_are_split_into_training_and_validation_examples():
 
 def test_cifar10_comes_from_tensorflow_datasets():
     with tfds.testing.mock_data(num_examples=40):
-        data = _data.load("cifar10")
+        data = datasets.load("cifar10")
         raw = list(tfds.as_numpy(tfds.load("cifar10", split="train")))
     assert data.x.shape == (32, 32, 32, 3) and data.x_val.shape == (8, 32, 32, 3)
     images = np.concatenate([data.x, data.x_val])
@@ -36,8 +36,8 @@ def test_cifar10_comes_from_tensorflow_datasets():
 @pytest.mark.parametrize("count, validation", [(60_000, 5000), (50_000, 5000), (100, 20)])
 def test_the_last_5000_are_for_validation_and_a_fifth_of_less(monkeypatch, count, validation):
     images = np.zeros((count, 1, 1, 1), np.uint8)
-    monkeypatch.setattr(_data, "_from_tfds", lambda name: (images, np.arange(count)))
-    data = _data.load("mnist")
+    monkeypatch.setattr(datasets, "_from_tfds", lambda name: (images, np.arange(count)))
+    data = datasets.load("mnist")
     assert len(data.y_val) == validation
     assert sorted([*data.y, *data.y_val]) == list(range(count))
 
@@ -56,8 +56,8 @@ def idx_files(folder, count):
 
 def test_fashion_mnist_is_read_from_debians_files(monkeypatch, tmp_path):
     idx_files(tmp_path, 50)
-    monkeypatch.setattr(_data, "FASHION_MNIST", tmp_path)
-    data = _data.load("fashion_mnist")
+    monkeypatch.setattr(datasets, "FASHION_MNIST", tmp_path)
+    data = datasets.load("fashion_mnist")
     assert data.shape == (28, 28, 1) and len(data.x) == 40 and data.x.max() <= 1
     np.testing.assert_array_equal(np.rint(255 * data.x[:, 0, 0, 0]), data.y)
     np.testing.assert_array_equal(np.rint(255 * data.x_val[:, 0, 0, 0]), data.y_val)
@@ -67,28 +67,28 @@ def test_an_absent_data_set_is_an_error_that_names_the_way_out(monkeypatch, tmp_
     def fail(*args, **kwargs):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(_data, "FASHION_MNIST", tmp_path / "nowhere")
+    monkeypatch.setattr(datasets, "FASHION_MNIST", tmp_path / "nowhere")
     monkeypatch.setattr(tfds, "load", fail)
     with pytest.raises(RuntimeError, match="no route.*apt-get install dataset-fashion"):
-        _data.load("fashion_mnist")
+        datasets.load("fashion_mnist")
     with pytest.raises(RuntimeError, match="'cifar10' could not.*tensorflow_datasets"):
-        _data.load("cifar10")
+        datasets.load("cifar10")
     with pytest.raises(ValueError, match="must be one of.*Received: 'cifar'"):
-        _data.load("cifar")
+        datasets.load("cifar")
 
 
 def test_batches_of_an_epoch_depend_on_seed_and_epoch_only():
-    batches = _data.epoch_batches(23, 5, seed=1, epoch=2)
+    batches = datasets.epoch_batches(23, 5, seed=1, epoch=2)
     assert batches.shape == (4, 5) and len(set(batches.flat)) == 20
-    np.testing.assert_array_equal(batches, _data.epoch_batches(23, 5, seed=1, epoch=2))
+    np.testing.assert_array_equal(batches, datasets.epoch_batches(23, 5, seed=1, epoch=2))
     for other in ((2, 2), (1, 3), (2, 1)):
-        assert (batches != _data.epoch_batches(23, 5, *other)).any()
+        assert (batches != datasets.epoch_batches(23, 5, *other)).any()
     with pytest.raises(ValueError, match="more than 3 examples"):
-        _data.epoch_batches(3, 5, seed=0, epoch=0)
+        datasets.epoch_batches(3, 5, seed=0, epoch=0)
 
 
 def test_an_autoencoders_targets_are_its_inputs():
-    data = _data.load("digits").head(10).reconstruction()
+    data = datasets.load("digits").head(10).reconstruction()
     assert data.x.shape == (10, 64)
     np.testing.assert_array_equal(data.x, data.y)
     np.testing.assert_array_equal(data.x_val, data.y_val)

@@ -13,14 +13,12 @@ import pathlib
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
 import jax
 import jax.numpy as jnp
 import kfac_jax
 import numpy as np
 
-from _data import epoch_batches
+from parts.datasets import epoch_batches
 
 _ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "linear": lambda z: z}
 
