@@ -1,0 +1,79 @@
+"""The tables and pictures of the pages come from the rows that lie beside them."""
+
+import pathlib
+import re
+
+import pytest
+
+import applications
+import time_to_target
+from parts import results
+from parts.applications_page import page
+from parts.paper_claims import report
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "examples" / "benchmarks"
+RUNS = results.read(BENCHMARKS / "time_to_target" / "summary.csv")
+README = (ROOT / "README.md").read_text()
+
+
+def tables(text):
+    return re.findall(r"^(?:\|.*\n)+", text + "\n", re.M)
+
+
+@pytest.mark.parametrize(
+    "budget, tasks",
+    [(30, ["mlp64", "convnet"]), (20, ["mlp500", "autoencoder"]), (15, ["resnet", "vit"])],
+)
+def test_tables_of_the_benchmark(budget, tasks, tmp_path, capsys):
+    (tmp_path / "summary.csv").write_bytes(
+        (BENCHMARKS / "time_to_target" / "summary.csv").read_bytes()
+    )
+    arguments = ["--report", "--budget", str(budget), "--out", str(tmp_path), "--task", *tasks]
+    time_to_target.main(arguments)
+    made = tables(capsys.readouterr().out)
+    assert len(made) == len(tasks)
+    known = tables((BENCHMARKS / "RESULTS.md").read_text())
+    assert all(table in known for table in made)
+
+
+def test_every_turn_of_the_readmes_picture_is_known(tmp_path, capsys):
+    for path in (BENCHMARKS / "time_to_target").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    arguments = ["--task", "convnet", "--optimizer", "adam", "proxprop-untuned"]
+    time_to_target.main(["--report", "--out", str(tmp_path), *arguments])
+    assert "fashion_mnist_convnet.png" in capsys.readouterr().out
+    assert (tmp_path / "fashion_mnist_convnet.png").exists()
+
+
+@pytest.mark.parametrize(
+    "start, figure, cores",
+    [
+        ("seconds, one shared core", "seconds_ratio", 1),
+        ("seconds, two cores", "seconds_ratio", 2),
+        ("epochs, one shared core", "epochs_ratio", 1),
+    ],
+)
+def test_medians_in_the_readme(start, figure, cores):
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {start}")]
+    untuned = [r for r in RUNS if r["optimizer"] == "proxprop-untuned"]
+    expected = []
+    for task in ("mlp64", "mlp500", "autoencoder", "convnet", "resnet", "vit"):
+        own = results.grouped([r for r in untuned if r["task"] == task], "budget").values()
+        # The runs on two cores have two seeds.
+        own = [r for r in own if len(r) == (3 if cores == 1 else 2)]
+        expected += [f"{results.median([r[figure] for r in rows]):.2f}" for rows in own]
+    assert re.findall(r"\d\.\d\d", line) == expected
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist_mlp", "fashion_mnist_convnet"])
+def test_tables_of_the_paper(name):
+    folder = ROOT / "examples" / "paper"
+    made = tables(report(results.read(folder / f"{name}.csv"), name))
+    known = tables((folder / "RESULTS.md").read_text())
+    assert len(made) == 2 and all(table in known for table in made)
+
+
+def test_the_page_of_all_applications():
+    rows = applications.read(ROOT / "examples" / "applications.csv")
+    assert page(rows.values()) == (ROOT / "examples" / "APPLICATIONS.md").read_text()
