@@ -19,7 +19,7 @@ import tensorflow as tf
 import step_time
 from keras_proxprop.blocks import find_block
 from keras_proxprop.solvers import _get
-from keras_proxprop.solvers.factorization import _inverse_factor
+from keras_proxprop.solvers.factorization import _HALVINGS, _inverse_factor
 from keras_proxprop.tau import Tau
 
 
@@ -34,12 +34,12 @@ def milliseconds(function, inputs, jit, runs):
     return min(times[1:])
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--task", choices=step_time.TASKS, default="convnet64")
     parser.add_argument("--jit", choices=("no", "yes"), default="no")
     parser.add_argument("--runs", type=int, default=10)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     jit = args.jit == "yes"
     _, make_model, shape, batch = step_time.TASKS[args.task]
     model, solver = make_model(), _get("auto")
@@ -80,7 +80,8 @@ def main():
             return solver.solve(rows(inputs), d, Tau(1.0))[0]
 
         def factor(inputs, d, matrix=matrix):
-            return _inverse_factor(matrix(inputs, d), tf.constant(1.0))[0]
+            gram = matrix(inputs, d)
+            return _inverse_factor(gram, tf.constant(1.0), 0.0, _HALVINGS)[0]
 
         exact = form in ("primal", "dual")
         pieces = [exact and matrix, exact and factor, gradient, solve]

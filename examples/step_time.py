@@ -89,7 +89,9 @@ class Runner:
     def run(self, steps):
         """Returns the median seconds per step."""
         timer = StepTimer()
-        self.model.fit(self.data, steps_per_epoch=steps, verbose=0, callbacks=[timer])
+        self.model.fit(
+            self.data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[timer]
+        )
         # The first step of a fit starts the input pipeline.
         return statistics.median(timer.seconds[1:])
 
@@ -133,7 +135,7 @@ def _peak():
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--optimizer", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
@@ -142,7 +144,7 @@ def main():
     parser.add_argument("--no-memory", action="store_true", help="skip peak memory")
     parser.add_argument("--csv", type=pathlib.Path, help="append the results to this file")
     parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.memory:
         task, name, jit = args.memory
         return print_peak_memory(task, name, bool(int(jit)))
