@@ -13,8 +13,8 @@ import tensorflow as tf
 from helpers import assert_close, record_call
 from keras.layers import Conv1D, Conv2D, Conv3D, Dense
 
+from keras_proxprop import xla
 from keras_proxprop.blocks import find_block
-from keras_proxprop.rows import correlation
 from keras_proxprop.rows.stacked import StackedRows
 
 EXACT = 1e-11
@@ -132,19 +132,14 @@ class Case:
             "outer": rows.matrix().outer(),
             "product": rows.multiply(self.direction(p)),
             "transposed product": tf.concat(rows.multiply_transposed(d), 0),
-            "transposed product in control flow": tf.concat(
-                rows.multiply_transposed_in_control_flow(d), 0
-            ),
             "gram": rows.gram(),
-            "gram in control flow": rows.gram_in_control_flow(),
             "trace": rows.trace(),
             "patch gram": rows.matrix().gram(),
             "gram in float64": gram_in_float64,
             "transposed product in float64": tf.concat(product_in_float64, 0),
         }
         if hasattr(rows, "_correlation_gram"):
-            for way in (correlation.by_filter_gradient, correlation.by_convolution):
-                said[f"correlation gram {way.__name__}"] = rows._correlation_gram(way)
+            said["correlation gram"] = rows._correlation_gram()
         return said
 
     @property
@@ -156,15 +151,12 @@ class Case:
             "outer": a @ a.T,
             "product": a @ self.p,
             "transposed product": a.T @ self.d,
-            "transposed product in control flow": a.T @ self.d,
             "gram": a.T @ a,
-            "gram in control flow": a.T @ a,
             "trace": np.trace(a.T @ a),
             "patch gram": a.T @ a,
             "gram in float64": a.T @ a,
             "transposed product in float64": a.T @ self.d,
-            "correlation gram by_filter_gradient": (a.T @ a)[:kernel, :kernel],
-            "correlation gram by_convolution": (a.T @ a)[:kernel, :kernel],
+            "correlation gram": (a.T @ a)[:kernel, :kernel],
         }
 
     def check(self, said, tolerance=EXACT):
@@ -204,8 +196,10 @@ def case(name):
     return Case(name)
 
 
+@pytest.mark.parametrize("for_cpu", [False, True], ids=["", "as-for-xla-on-cpu"])
 @pytest.mark.parametrize("name", CASES)
-def test_rows_are_the_jacobian_and_products_are_its_products(name):
+def test_rows_are_the_jacobian_and_products_are_its_products(name, for_cpu, monkeypatch):
+    monkeypatch.setattr(xla, "for_cpu", lambda: for_cpu)
     c = case(name)
     assert c.reason is None
     c.check(c.everything(c.inputs, c.p, c.d))
@@ -261,7 +255,7 @@ def test_correlation_gram_is_exact_on_random_shapes(order):
         rows = find_block(layer)[0].rows(inputs, bias=True)
         what = f"{layer.get_config()} on {shape}"
         np.testing.assert_allclose(
-            rows._correlation_gram(correlation.by_filter_gradient),
+            rows._correlation_gram(),
             a.T @ a,
             atol=1e-10,
             err_msg=what,

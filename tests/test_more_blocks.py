@@ -326,11 +326,10 @@ def test_projections_of_one_tensor_share_a_problem():
 @pytest.mark.parametrize(
     "name", ["depthwise1d", "conv2d-groups", "einsum-group", "transposed3d"]
 )
-def test_other_ways_to_the_transposed_product_are_the_same(name):
+def test_the_transposed_product_in_float64_is_the_same(name):
     c = case(name)
     rows = c.problem().rows()
     d = c.block.outputs_as_matrix(tf.constant(c.d))
     expected = tf.concat(rows.multiply_transposed(d), 0)
     in_float64 = rows.equations_in_float64(d)[1]
-    for product in (in_float64, rows.multiply_transposed_in_control_flow(d)):
-        assert_close(tf.concat(product, 0), expected, EXACT)
+    assert_close(tf.concat(in_float64, 0), expected, EXACT)

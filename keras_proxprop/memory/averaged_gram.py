@@ -5,7 +5,6 @@ import typing
 
 import tensorflow as tf
 
-from keras_proxprop import xla
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.factorization import floored_inverse
@@ -131,7 +130,7 @@ class AveragedGram:
         count = tf.cast(rows.count, tf.float64)
 
         def per_row():
-            gram = rows.gram_in_control_flow() if xla.by_xla() else rows.gram()
+            gram = rows.gram()
             return gram / tf.cast(count, gram.dtype)
 
         gram = tf.cond(due, per_row, lambda: tf.zeros(self.average.shape, rows.dtype))

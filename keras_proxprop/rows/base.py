@@ -22,7 +22,8 @@ class Rows:
     Attributes:
         gram_cost: multiply-adds of `gram()` per row.
         matrix_cost: what `matrix()` costs per row, in multiply-adds.
-        choose_at_run_time: whether the products run as fast inside of control flow.
+        choose_at_run_time: whether the graph may hold several forms, where the batch size is
+            unknown, or only what is cheapest at a typical one.
         groups: into how many equal runs the output columns fall, each with a matrix `A` of its
             own; Gram matrices are then `[groups, features, features]`.
         closed_form: whether the problem is solved by these rows' own `solve`.
@@ -63,14 +64,6 @@ class Rows:
     def gram(self):
         """Returns `AᵀA`, `[features, features]`."""
         raise NotImplementedError
-
-    def gram_in_control_flow(self):
-        """Returns `AᵀA`, in a way that XLA does not make slow inside of control flow."""
-        return self.gram()
-
-    def multiply_transposed_in_control_flow(self, d):
-        """Returns `Aᵀ D`, in a way that XLA does not make slow inside of control flow."""
-        return self.multiply_transposed(d)
 
     def equations_in_float64(self, d):
         """Returns `AᵀA` and `Aᵀ D`, a direction, in float64."""

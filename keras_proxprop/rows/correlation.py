@@ -62,16 +62,14 @@ class Axis:
         return self.low_groups + self.high_groups
 
 
-def gram(images, axes, correlate):
+def gram(images, axes):
     """Returns the Gram matrix of all patches, `[taps * channels, taps * channels]`.
 
     Args:
         images: `[batch, *spatial, channels]`, without their zero padding.
         axes: an `Axis` per spatial axis.
-        correlate: `by_filter_gradient`, or `by_convolution`: slower on CPU, but for XLA
-            inside of control flow, where it is the other that is slow, fifty times.
     """
-    terms = _windowed(images, axes, (), correlate)
+    terms = _windowed(images, axes, ())
     order = len(axes)
     channels = images.shape[-1]
     rows = [2 * a for a in range(order)] + [2 * order]
@@ -87,17 +85,17 @@ def cost(lengths, channels, axes):
     return _cost(list(lengths), channels, axes, ())
 
 
-def _windowed(x, axes, correlated, correlate):
+def _windowed(x, axes, correlated):
     """Returns `[*offsets of correlated axes, *(i, j) of each of axes, channels, channels]`.
 
     The first spatial axes of `x` are `correlated` (summed over all positions); `axes`
     are summed over their windows.
     """
     if not axes:
-        return _correlate(x, correlated, correlate)
+        return _correlate(x, correlated)
     axis, rest = axes[0], axes[1:]
     position = len(correlated)
-    full = _windowed(x, rest, correlated + (axis,), correlate)
+    full = _windowed(x, rest, correlated + (axis,))
     taps = axis.taps
     # The taps i and j take the full correlation at offset j - i.
     offsets = np.arange(taps) - np.arange(taps)[:, None] + taps - 1
@@ -105,7 +103,7 @@ def _windowed(x, axes, correlated, correlate):
     if not axis.groups:
         return result
     ends = tf.concat(_strips(x, axis, position + 1), axis=-1)
-    terms = _unfold(_windowed(ends, rest, correlated, correlate), axis.groups, position)
+    terms = _unfold(_windowed(ends, rest, correlated), axis.groups, position)
     lost = tf.tensordot(tf.constant(_ends(axis), x.dtype), terms, [[2], [position]])
     order = list(range(2, position + 2)) + [0, 1] + list(range(position + 2, len(lost.shape)))
     return result - tf.transpose(lost, order)
@@ -188,7 +186,7 @@ def _unfold(terms, groups, position):
     return tf.reshape(terms, shape[:position] + [groups**2] + shape[position + 2 :])
 
 
-def _correlate(x, axes, correlate):
+def _correlate(x, axes):
     """Returns `Σ_q x[q, c] x[q + δ, e]` for all offsets, `[*offsets, channels, channels]`.
 
     Offsets that are negative along the first axis follow from symmetry.
@@ -199,15 +197,13 @@ def _correlate(x, axes, correlate):
         return tf.matmul(flat, flat, transpose_a=True)
     for a, axis in enumerate(axes):
         x = _phases_to_batch(x, axis.dilation, a + 1)
-    count = _number_of_parts(x) if correlate is by_filter_gradient else 1
-    half = tf.add_n([_half_correlation(part, axes, correlate) for part in _parts(x, count)])
+    parts = _parts(x, 1 if xla.for_cpu() else _number_of_parts(x))
+    half = tf.add_n([_half_correlation(part, axes) for part in parts])
     mirrored = tf.reverse(half[1:], list(range(len(axes))))
     return tf.concat([tf.linalg.matrix_transpose(mirrored), half], axis=0)
 
 
 def _number_of_parts(x):
-    if xla.by_xla():
-        return 1
     positions = (x.shape[0] or _BATCH) * math.prod(n or _PIXELS for n in x.shape[1:-1])
     return min(max(positions // _POSITIONS, 1), _PARTS)
 
@@ -221,12 +217,13 @@ def _parts(x, count):
     return [x[start:end] for start, end in zip(ends, ends[1:])]
 
 
-def _half_correlation(x, axes, correlate):
+def _half_correlation(x, axes):
     """Returns `Σ_q x[q, c] x[q + δ, e]`, δ ≥ 0 along the first axis, `[*offsets, c, e]`."""
     reach = [[0, axes[0].taps - 1]] + [[axis.taps - 1] * 2 for axis in axes[1:]]
     offsets = [axes[0].taps] + [axis.offsets for axis in axes[1:]]
     padded = tf.pad(x, [[0, 0], *reach, [0, 0]])
-    return tf.linalg.matrix_transpose(correlate(padded, x, offsets))
+    filter_gradient = xla.filter_gradient if xla.for_cpu() else _filter_gradient
+    return tf.linalg.matrix_transpose(filter_gradient(padded, x, offsets))
 
 
 def _phases_to_batch(x, dilation, dim):
@@ -242,21 +239,7 @@ def _phases_to_batch(x, dilation, dim):
     return tf.reshape(x, sizes)
 
 
-def by_convolution(padded, x, offsets, dilation=None):
-    """Returns what `by_filter_gradient` does, from a convolution with `x` for its kernel.
-    Offsets are a pixel apart, or as many as `dilation` says for each axis."""
-    n = len(offsets)
-    spatial = list(range(1, n + 1))
-    if not isinstance(size(x, 0), int) or size(x, 0) == 0:
-        # The batch may be empty, and no convolution has zero channels.
-        padded, x = (_pad(images, 0, 0, 1) for images in (padded, x))
-    images = tf.transpose(padded, [n + 1, *spatial, 0])
-    kernel = tf.transpose(x, [*spatial, 0, n + 1])
-    product = tf.transpose(tf.nn.convolution(images, kernel, dilation), [*spatial, 0, n + 1])
-    return tf.reshape(product, [*offsets, padded.shape[-1], x.shape[-1]])
-
-
-def by_filter_gradient(padded, x, offsets):
+def _filter_gradient(padded, x, offsets):
     """Returns `Σ_q padded[q + δ, e] x[q, c]`, `[*offsets, e, c]`."""
     n = len(offsets)
     if n == 1:

@@ -24,11 +24,7 @@ class GroupedPatchRows(PatchRows):
             costs["products"] = self._products.cost
         return costs
 
-    def multiply_transposed_in_control_flow(self, d):
-        add = self._add_over_images
-        return add(lambda rows, d: rows.multiply_transposed(d), d, self.dtype)
-
-    def _gram(self, _):
+    def gram(self):
         if self._way == "patches":
             return self._patch_gram()
         gram = self._products.gram(self.images)

@@ -18,7 +18,6 @@ _NOMINAL = 64
 # What a correlation takes for a multiply-add, in those of a matrix product, and of how many
 # channels on: fewer are filled up. Measured on one core.
 _CORRELATION = 0.7
-_CORRELATION_BY_XLA = 1.3
 _CHANNELS = 20
 # Images of more pixels along an axis take no products of image rows: over many positions, on
 # one core, rounding of these changed directions by two thousandths.
@@ -33,7 +32,7 @@ class PatchRows(Rows):
     """The patches of `images` (`[batch, *spatial, channels]`), a row each, never written out
     where a product or a correlation does instead."""
 
-    # Inside of control flow XLA runs convolutions on CPU twenty times as long.
+    # Another form is cheaper for a few images only, and would be as much code again.
     choose_at_run_time = False
 
     def __init__(self, images, geometry, bias, groups=1):
@@ -84,8 +83,7 @@ class PatchRows(Rows):
         return product + direction[1] if self.bias else product
 
     def multiply_transposed(self, d):
-        kernel = self._correlate(self.images, d)
-        return self._with_bias(kernel, d)
+        return self._with_bias(self._correlate(d), d)
 
     def trace(self):
         energy = tf.reduce_sum(self.images**2, axis=[0, -1])
@@ -103,14 +101,8 @@ class PatchRows(Rows):
         return tf.reduce_sum(tf.cast(seen, self.dtype), axis=1)
 
     def gram(self):
-        return self._gram(correlation.by_filter_gradient)
-
-    def gram_in_control_flow(self):
-        return self._gram(correlation.by_convolution)
-
-    def _gram(self, correlate):
         if self._way == "correlation":
-            gram = self._correlation_gram(correlate)
+            gram = self._correlation_gram()
         elif self._way == "products":
             gram = self._products.gram(self.images)[0]
         else:
@@ -123,18 +115,6 @@ class PatchRows(Rows):
         sums = tf.reduce_sum(patches, axis=0, keepdims=True)
         return border(gram, sums, tf.cast(self.count, self.dtype))
 
-    def multiply_transposed_in_control_flow(self, d):
-        columns = d.shape[-1]
-        windows = tf.reshape(d, [-1, *self.grid, columns])
-        taps = [axis.taps for axis in self._axes()]
-        images = self._phased() if self._strided else tf.pad(self.images, self._paddings())
-        # No convolution has both strides and dilation.
-        kernel = correlation.by_convolution(images, windows, taps, self.geometry.dilation)
-        kernel = tf.reshape(kernel, [-1, columns])
-        if self._strided:
-            kernel = tf.gather(kernel, self._positions_of_taps())
-        return self._with_bias(kernel, d)
-
     def equations_in_float64(self, d):
         def both(rows, d):
             return [rows.gram(), *rows.multiply_transposed(d)]
@@ -145,8 +125,7 @@ class PatchRows(Rows):
     def _add_over_images(self, function, d=None, dtype=tf.float64):
         """Returns the sum of `function(patches, d)` over the images, in float64 unless told.
 
-        One image after the other: little memory, and under XLA little code, for what is
-        rarely needed.
+        One image after the other: little memory, for what is rarely needed.
         """
         if d is not None:
             d = tf.reshape(d, [-1, math.prod(self.grid), d.shape[-1]])
@@ -187,16 +166,19 @@ class PatchRows(Rows):
     def _convolve(self, images, kernel):
         return self.geometry.convolve(images, kernel)
 
-    def _correlate(self, images, d):
-        """Returns `Σ_p patch(p) d(p)ᵀ` over the windows of `images`, `[n, columns]`."""
-        columns = d.shape[-1]
-        channels = images.shape[-1] // self.groups
-        patch = math.prod(self.geometry.kernel_size) * channels
-        kernel = tf.zeros([patch, columns], images.dtype)
+    def _correlate(self, d):
+        """Returns `Σ_p patch(p) d(p)ᵀ` over the windows, `[n, columns]`."""
+        g, columns = self.geometry, d.shape[-1]
         d = tf.reshape(d, [-1] + self.grid + [columns])
+        if xla.for_cpu() and self.groups == 1:
+            images = tf.pad(self.images, self._paddings())
+            kernel = xla.filter_gradient(images, d, g.kernel_size, g.dilation, g.strides)
+            return tf.reshape(kernel, [-1, columns])
+        patch = math.prod(g.kernel_size) * self.images.shape[-1] // self.groups
+        kernel = tf.zeros([patch, columns], self.dtype)
         with tf.GradientTape() as tape:
             tape.watch(kernel)
-            z = self._convolve(images, self._filters(kernel))
+            z = self._convolve(self.images, self._filters(kernel))
         return tape.gradient(z, kernel, output_gradients=d)
 
     def _pads(self, axis):
@@ -241,8 +223,8 @@ class PatchRows(Rows):
             x = tf.reshape(x, sizes)
         return x
 
-    def _correlation_gram(self, correlate):
-        gram = correlation.gram(self._phased(), self._axes(), correlate)
+    def _correlation_gram(self):
+        gram = correlation.gram(self._phased(), self._axes())
         if self._strided:
             taps = self._positions_of_taps()
             gram = tf.gather(tf.gather(gram, taps, axis=0), taps, axis=1)
@@ -274,8 +256,7 @@ class PatchRows(Rows):
                 for a, (n, k, s) in enumerate(zip(lengths, g.kernel_size, g.strides))
             ]
             channels *= math.prod(g.strides)
-        weight = _CORRELATION_BY_XLA if xla.by_xla() else _CORRELATION
-        weight *= max(1, _CHANNELS / channels)
+        weight = _CORRELATION * max(1, _CHANNELS / channels)
         return weight * correlation.cost(lengths, channels, self._axes())
 
     def _nominal_lengths(self):

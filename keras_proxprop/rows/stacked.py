@@ -28,18 +28,12 @@ class StackedRows(Rows):
         return tf.concat([part.multiply(direction) for part in self.parts], 0)
 
     def multiply_transposed(self, d):
-        return self._add_products("multiply_transposed", d)
-
-    def multiply_transposed_in_control_flow(self, d):
-        return self._add_products("multiply_transposed_in_control_flow", d)
+        return [tf.add_n(terms) for terms in zip(*self._of_parts("multiply_transposed", d))]
 
     def equations_in_float64(self, d):
         pairs = self._of_parts("equations_in_float64", d)
         grams, products = zip(*pairs)
         return tf.add_n(grams), [tf.add_n(terms) for terms in zip(*products)]
-
-    def _add_products(self, name, d):
-        return [tf.add_n(terms) for terms in zip(*self._of_parts(name, d))]
 
     def _of_parts(self, name, d):
         pieces = tf.split(d, [part.count for part in self.parts], axis=0)
@@ -53,9 +47,6 @@ class StackedRows(Rows):
 
     def gram(self):
         return tf.add_n([part.gram() for part in self.parts])
-
-    def gram_in_control_flow(self):
-        return tf.add_n([part.gram_in_control_flow() for part in self.parts])
 
     def matrix(self):
         matrices = [part.matrix() for part in self.parts]

@@ -3,13 +3,9 @@
 import keras
 import tensorflow as tf
 
-from keras_proxprop.rows.arrays import in_runs, joined
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.factorization import solution
 from keras_proxprop.solvers.solver import Solver
-
-# Columns that are solved at once in float64.
-_COLUMNS = 512
 
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
@@ -104,7 +100,7 @@ class _Primal:
     def refined(self, inverse, p):
         rows = self._rows
         residual = self._d - rows.multiply(p)
-        parts = add(rows.multiply_transposed_in_control_flow(residual), self._rest)
+        parts = add(rows.multiply_transposed(residual), self._rest)
         parts = [part - own / self._tau for part, own in zip(parts, p)]
         return add(self._solve(inverse, parts), p)
 
@@ -139,12 +135,9 @@ class _Dual:
 
         def direction(inverse):
             # The last product too: in it cancels what rounding adds to K⁻¹ D.
-            def stacked(given):
-                d64, *rest64 = [tf.cast(part, tf.float64) for part in given]
-                parts = self._solve(inverse, rows64, d64, tau64, rest64 or None)
-                return tf.cast(tf.concat(parts, axis=0), self._d.dtype)
-
-            return self._rows.split(_by_columns(stacked, [self._d, *(self._rest or [])]))
+            d64, *rest64 = [tf.cast(g, tf.float64) for g in (self._d, *(self._rest or []))]
+            parts = self._solve(inverse, rows64, d64, tau64, rest64 or None)
+            return [tf.cast(part, self._d.dtype) for part in parts]
 
         return rows64.outer(), direction
 
@@ -159,23 +152,6 @@ class _Dual:
         # is split, not the product: a copy of a direction is as large as the weights.
         parts = rows.split_columns(inverse(rows.with_ones()))
         return add([tf.matmul(part, d, transpose_a=True) for part in parts], rest)
-
-
-def _by_columns(function, matrices):
-    """Returns the matrix `function(matrices)`, made of a few columns of them at a time.
-
-    XLA sets memory aside for what float64 needs, whether or not it is ever run.
-    """
-    columns = matrices[0].shape[-1]
-    pieces = -(-columns // _COLUMNS)
-    if pieces == 1:
-        return function(matrices)
-    width = -(-columns // pieces)
-    missing = [[0, 0], [0, pieces * width - columns]]
-    runs = [in_runs(tf.pad(matrix, missing), pieces) for matrix in matrices]
-    kind = tf.TensorSpec([None, width], matrices[0].dtype)
-    parts = tf.map_fn(function, runs, fn_output_signature=kind)
-    return joined(parts, pieces)[:, :columns]
 
 
 def add(direction, rest):

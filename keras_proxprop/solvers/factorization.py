@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from keras_proxprop import xla
-from keras_proxprop.solvers.elimination import inverse_cholesky
 
 # Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
 # thousandth of the solution; below the second, float64 may have.
@@ -26,14 +25,9 @@ _DAMPING = 1e-8
 _FLOOR = 1e-5
 _FLOORS = 4
 # Triangular kernels use one core: halving a matrix three times leaves nearly all the work to
-# matrix products. Smaller ones are factorized whole; in float64, which is for what is rare,
-# larger ones too, since every halving is code to compile.
+# matrix products. Smaller ones are factorized whole.
 _LEAF = 64
-_LEAF_IN_FLOAT64 = 256
 _HALVINGS = 3
-# Where float64 is a branch that is hardly ever taken, memory is set aside for every piece all
-# the same: matrices up to this size stay whole there.
-_WHOLE = 1024
 
 
 def solution(form, shift):
@@ -62,7 +56,7 @@ def solution(form, shift):
                 `None`.
         shift: positive scalar tensor.
     """
-    factor, trusted = _inverse_factor(form.gram, shift, 0.0, _HALVINGS)
+    factor, trusted = _inverse_factor(form.gram, shift, 0.0)
     factor.set_shape(form.gram.shape)
 
     def inverse(x):
@@ -148,7 +142,7 @@ def floored_inverse(gram, shift):
     gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)
 
     def attempt(floor, _, tries, __):
-        factor, _ = _inverse_factor(gram64, shift64, floor, _HALVINGS)
+        factor, _ = _inverse_factor(gram64, shift64, floor)
         finite = tf.reduce_all(tf.math.is_finite(factor))
         return 10 * floor, tf.where(finite, factor, 0.0), tries + 1, finite
 
@@ -162,19 +156,18 @@ def floored_inverse(gram, shift):
 
 
 def _in_float64(gram, direction, shift):
-    halvings = _HALVINGS if (gram.shape[-1] or 0) > _WHOLE else 0
-    factor, damped = _damped_inverse_factor(gram, tf.cast(shift, tf.float64), halvings)
+    factor, damped = _damped_inverse_factor(gram, tf.cast(shift, tf.float64))
     factor.set_shape(gram.shape)
     return direction(lambda x: _apply(factor, x)), damped
 
 
 @xla.traced_once
-def _damped_inverse_factor(gram, shift, halvings):
+def _damped_inverse_factor(gram, shift):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, the diagonal raised where that is needed
     for it to be trusted, and whether it was."""
 
     def attempt(damping, *_):
-        factor, trusted = _inverse_factor(gram, shift, damping, halvings)
+        factor, trusted = _inverse_factor(gram, shift, damping)
         return damping + _DAMPING, factor, trusted
 
     damping, factor, _ = tf.while_loop(
@@ -187,13 +180,13 @@ def _damped_inverse_factor(gram, shift, halvings):
 
 
 @xla.traced_once
-def _inverse_factor(gram, shift, damping, halvings):
+def _inverse_factor(gram, shift, damping):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted."""
     diagonal = tf.linalg.diag_part(gram) + shift
     scale = tf.math.rsqrt(diagonal)
     unit = gram * scale[..., :, None] * scale[..., None, :]
     unit = tf.linalg.set_diag(unit, tf.ones_like(diagonal) + damping)
-    inverse = _inverse_cholesky(unit, halvings)
+    inverse = _inverse_cholesky(unit, _HALVINGS)
     pivots_inverted = tf.linalg.diag_part(inverse) ** 2
     # A failed factorization is NaN, for which this is false.
     trusted = tf.reduce_all(pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype])
@@ -204,15 +197,12 @@ def _inverse_cholesky(matrix, halvings):
     """Returns the inverse of the Cholesky factor."""
     if halvings == 0:
         return _whole(matrix)
-    leaf = _LEAF_IN_FLOAT64 if matrix.dtype == tf.float64 else _LEAF
     halves, whole = lambda: _by_halves(matrix, halvings), lambda: _whole(matrix)
-    return xla.cond_on_sizes(tf.shape(matrix)[-1] > leaf, halves, whole)
+    return tf.cond(tf.shape(matrix)[-1] > _LEAF, halves, whole)
 
 
 @xla.traced_once
 def _whole(matrix):
-    if xla.by_xla_for_cpu():
-        return inverse_cholesky(matrix)
     # A constant identity, or zeros to start from above, would be made and kept for every
     # branch, taken or not: 100 MiB for a net of three wide layers.
     identity = tf.linalg.diag(tf.linalg.diag_part(matrix) * 0 + 1)

@@ -4,8 +4,6 @@ import functools
 
 import tensorflow as tf
 
-from keras_proxprop import xla
-
 # The inverse of a Cholesky factor takes as long as so many n³ multiply-adds of a matrix
 # product; measured on two cores.
 _FACTORIZE = 4
@@ -60,8 +58,7 @@ def run_cheapest(rows, prices, run):
     """Runs the cheapest branch.
 
     Where the batch size is unknown and no branch is the cheapest at every one, the choice
-    is made at run time, by the same count. Under XLA shapes are known when it compiles, and
-    only the chosen branch is compiled.
+    is made at run time, by the same count.
 
     Args:
         rows: `Rows`.
@@ -79,9 +76,7 @@ def run_cheapest(rows, prices, run):
         if not others:
             return run(first)
         lowest = functools.reduce(tf.minimum, [at_count[name] for name in others])
-        return xla.cond_on_sizes(
-            at_count[first] <= lowest, lambda: run(first), lambda: choose(*others)
-        )
+        return tf.cond(at_count[first] <= lowest, lambda: run(first), lambda: choose(*others))
 
     return choose(*names)
 
