@@ -20,8 +20,9 @@ def filter_gradient(images, d, taps, strides=None, dilations=None):
     """Returns `Σ_q images[q + tap, e] d[q, c]` for every tap, `[*taps, e, c]`.
 
     It is a convolution with `d` for its kernel. TensorFlow's own filter gradient is as fast
-    as that outside of branches, and forty times as slow inside, where XLA on CPU does not
-    transpose it: the Gram matrix of 64 images, 16 × 16 × 16, took 1,017 ms there, and 25 so.
+    as that outside of branches, and up to forty times as slow inside, where memory is
+    refreshed: there the Gram matrix of 64 images, 16 × 16 × 16, took 1,017 ms of processor
+    time, and 25 so.
 
     Args:
         images: `[batch, *spatial, e]`, padding included.
