@@ -9,6 +9,7 @@ from keras_proxprop.blocks import find_block
 from keras_proxprop.blocks.recurrent.cells import CellBlock
 from keras_proxprop.blocks.recurrent.layers import cells_of
 from keras_proxprop.final_layers import final_layers
+from keras_proxprop.keras_seams.layers import layers_of, own_variables
 from keras_proxprop.problem import Member
 from keras_proxprop.weights import variable_key
 
@@ -102,10 +103,10 @@ class Plan:
 
     def check_exclude_matches(self):
         """Raises for an entry of `exclude` that is no layer of the (built) model."""
-        layers = list(self.model._flatten_layers(include_self=False))
+        layers = layers_of(self.model, include_self=False)
         for entry in self.exclude:
             if not any(_matches(entry, layer) for layer in layers):
-                names = [layer.name for layer in layers if layer._trainable_variables]
+                names = [layer.name for layer in layers if own_variables(layer)]
                 raise ValueError(
                     f"Argument `exclude` names no layer of the model: exclude={entry!r}. "
                     f"The model's layers with weights are {names}."
@@ -122,7 +123,7 @@ class Plan:
         block, why = find_block(layer)
         if isinstance(block, CellBlock):
             # Where the layer that loops over it cannot be seen, neither can the cell.
-            for owner in self.model._flatten_layers():
+            for owner in layers_of(self.model):
                 looped = isinstance(owner, keras.layers.RNN)
                 if looped and any(cell is layer for cell in cells_of(owner)):
                     if find_block(owner)[0] is None:
@@ -134,11 +135,11 @@ class Plan:
             return True
         # The model's layers are walked again only for one that was built since.
         if self.exclude and id(layer) not in self._known:
-            for owner in self.model._flatten_layers():
+            for owner in layers_of(self.model):
                 self._known.add(id(owner))
                 # A layer of layers, such as a nested model, is excluded with all in it.
                 if owner is not self.model and any(_matches(e, owner) for e in self.exclude):
-                    self._excluded.update(map(id, owner._flatten_layers()))
+                    self._excluded.update(map(id, layers_of(owner)))
         return id(layer) in self._excluded
 
 

@@ -3,17 +3,15 @@
 import functools
 
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 
+from keras_proxprop.keras_seams.xla_context import is_compiled_by_xla
 from keras_proxprop.rows.arrays import size
 
 
 def for_cpu():
     """Returns whether XLA compiles what is being traced, for a machine with CPUs only."""
-    # No public function tells. This is how TensorFlow's own loops ask.
-    graph = tf.compat.v1.get_default_graph()
     kinds = {device.device_type for device in tf.config.list_logical_devices()}
-    return control_flow_util.GraphOrParentsInXlaContext(graph) and kinds == {"CPU"}
+    return is_compiled_by_xla() and kinds == {"CPU"}
 
 
 def filter_gradient(images, d, taps, strides=None, dilations=None):

@@ -1,9 +1,31 @@
-"""What layers and models of Keras do not say of themselves in public."""
+"""What layers and models of Keras hold, as far as Keras does not say it in public."""
+
+
+def layers_of(model, include_self=True):
+    """Returns a model or layer and all layers in it, each once.
+
+    `Model.layers` has only the first level, and `Layer` has nothing of the kind.
+    """
+    return list(model._flatten_layers(include_self=include_self))
 
 
 def own_variables(layer):
-    """Returns a layer's trainable and frozen weights, without those of the layers in it."""
+    """Returns a layer's trainable and frozen weights, without those of the layers in it.
+
+    `Layer.trainable_weights` holds those of inner layers, too, and leaves frozen ones out.
+    """
     # A wrapper may hold weights of what it wraps.
-    inner = layer._flatten_layers(include_self=False)
-    wrapped = {id(v) for other in inner for v in other._trainable_variables}
+    wrapped = {
+        id(variable)
+        for inner in layers_of(layer, include_self=False)
+        for variable in inner._trainable_variables
+    }
     return [v for v in layer._trainable_variables if id(v) not in wrapped]
+
+
+def built_shapes(model):
+    """Returns the shapes that `build` of a subclassed model was called with, `{name: shape}`.
+
+    It is empty where the model was built in another way.
+    """
+    return getattr(model, "_build_shapes_dict", None) or {}

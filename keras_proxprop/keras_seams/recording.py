@@ -13,6 +13,7 @@ import weakref
 import tensorflow as tf
 
 from keras_proxprop.blocks.recurrent.layers import cells_of
+from keras_proxprop.keras_seams.layers import layers_of
 
 _active = threading.local()
 # What every model was last called with while it was recorded, tensors as `tf.TensorSpec`.
@@ -120,7 +121,7 @@ class Recorder:
         return id(layer) in self._shadowed
 
     def _shadow(self, root):
-        for layer in root._flatten_layers():
+        for layer in layers_of(root):
             if id(layer) not in self._shadowed:
                 self._shadowed[id(layer)] = layer
                 _cover(layer)

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.keras_seams.recording import Recorder
 
 
@@ -26,7 +27,7 @@ def trace_call(model, blocks, args, kwargs, read):
         recorder = Recorder(model, blocks)
         given = tf.nest.map_structure(symbolic, (args, kwargs))
         # A call clears the losses that the last one added; the user may not have read them.
-        losses = [(layer, layer._losses[:]) for layer in model._flatten_layers()]
+        losses = [(layer, layer._losses[:]) for layer in layers_of(model)]
         # What the forward pass would assign (statistics, seeds) stays in the scope.
         with keras.StatelessScope():
             recorder.start()

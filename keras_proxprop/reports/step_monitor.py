@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks import find_block
+from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.optimizers.proxprop import find_proxprop
 from keras_proxprop.reports.probes import STATISTICS, Observed, Probe, Timer
 from keras_proxprop.reports.table import table_lines
@@ -75,7 +76,7 @@ class StepMonitor(keras.callbacks.Callback):
         with self.model.distribute_strategy.scope():
             self._due = tf.Variable(False, trainable=False)
             # Before the step is traced, which would have to be traced again with them.
-            layers = [layer for layer in self.model._flatten_layers() if layer.built]
+            layers = [layer for layer in layers_of(self.model) if layer.built]
             blocks = [block for block in (find_block(x)[0] for x in layers) if block]
             parts = [part for block in blocks for part in block.parts]
             self._probes = {weight_key(p.weights[0]): Probe(p) for p in parts if p.weights}

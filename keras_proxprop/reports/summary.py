@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.keras_seams import recording
-from keras_proxprop.keras_seams.layers import own_variables
+from keras_proxprop.keras_seams.layers import built_shapes, layers_of, own_variables
 from keras_proxprop.keras_seams.scratch import trace_call
 from keras_proxprop.optimizers.proxprop import ProxProp, find_proxprop
 from keras_proxprop.optimizers.row_adam import RowAdam, row_factor
@@ -139,11 +139,11 @@ def layer_reports(model, batch_size=None, optimizer=None):
         # A recurrent layer's weights are its cell's, which goes by the layer's name.
         shown = {
             id(layer.cell): layer
-            for layer in model._flatten_layers()
+            for layer in layers_of(model)
             if isinstance(layer, keras.layers.RNN)
         }
         reports = []
-        for layer in model._flatten_layers():
+        for layer in layers_of(model):
             found = of_layer.get(id(layer), [])
             reports += [report for _, report in found]
             solved = {variable_key(w) for member, _ in found for w in member.weights}
@@ -229,7 +229,7 @@ def _call_of(model, batch_size):
             lambda x: spec(x.shape, x.dtype) if is_batch(x) else x, last
         )
         return *resized, batch_known
-    shapes = getattr(model, "_build_shapes_dict", None)
+    shapes = built_shapes(model)
     if not shapes:
         raise ValueError(
             f"The input shapes of model {model.name!r} are not known: build it with "

@@ -1,0 +1,128 @@
+"""What the package takes from the insides of Keras and TensorFlow is still there.
+
+A failure here says which seam of `keras_proxprop/keras_seams` a new version has changed.
+"""
+
+import ast
+import inspect
+import pathlib
+import textwrap
+
+import keras
+import pytest
+import tensorflow as tf
+
+import keras_proxprop
+
+PACKAGE = pathlib.Path(keras_proxprop.__file__).parent
+
+# What `keras_seams/train_step.py` is a copy of, with another tape.
+TRAIN_STEP = """
+def train_step(self, data):
+    x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(data)
+    with tf.GradientTape() as tape:
+        if self._call_has_training_arg:
+            y_pred = self(x, training=True)
+        else:
+            y_pred = self(x)
+        loss = self._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+        self._loss_tracker.update_state(loss_module.unscale_loss_for_distribution(loss), sample_weight=tf.shape(next((i for i in tree.flatten(x) if i is not None)))[0])
+        if self.optimizer is not None:
+            loss = self.optimizer.scale_loss(loss)
+    if self.trainable_weights:
+        trainable_weights = self.trainable_weights
+        gradients = tape.gradient(loss, trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, trainable_weights))
+    else:
+        warnings.warn('The model does not have any trainable weights.')
+    return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+"""  # noqa: E501
+
+
+def test_keras_makes_the_training_step_that_ours_is_a_copy_of():
+    step = inspect.unwrap(keras.Model.train_step)
+    source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(step))))
+    assert source == TRAIN_STEP.strip()
+
+
+def built_model():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.inner(x)
+
+    model = Subclassed()
+    model.build((None, 3))
+    model.compile("adam", loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def test_layers_and_models_hold_what_their_public_names_do_not_say():
+    model = built_model()
+    assert model._flatten_layers(include_self=False) and model in model._flatten_layers()
+    assert [v.name for v in model.inner._trainable_variables] == ["kernel", "bias"]
+    assert model._trainable_variables == []
+    assert model.inner._losses == []
+    assert model._build_shapes_dict
+    assert model._call_has_training_arg in (True, False)
+    assert isinstance(model.inner.kernel._value, tf.Variable)
+
+
+def test_an_optimizer_keeps_its_state_under_the_names_that_a_wrapper_forwards():
+    optimizer = built_model().optimizer
+    for name in (
+        "_iterations",
+        "_learning_rate",
+        "_trainable_variables",
+        "_trainable_variables_indices",
+        "_variables",
+        "_distribution_strategy",
+    ):
+        assert hasattr(optimizer, name), name
+    key = optimizer._var_key(optimizer._trainable_variables[1])
+    assert optimizer._trainable_variables_indices[key] == 1
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_recurrent_layers_run_their_loop_in_a_method_that_can_be_exchanged(name):
+    layer = getattr(keras.layers, name)
+    names = list(inspect.signature(layer.inner_loop).parameters)
+    assert names == ["self", "sequences", "initial_state", "mask", "training"]
+    assert "self.inner_loop(" in inspect.getsource(keras.layers.RNN.call)
+    assert "_maybe_config_dropout_masks" in inspect.getsource(keras.layers.RNN.call)
+    assert hasattr(keras.layers.GRUCell, "get_dropout_mask")
+
+
+def private_names_of_keras():
+    model = built_model()
+    objects = [model, model.inner, model.optimizer, model.inner.kernel, keras.layers.LSTM(2)]
+    names = {name for thing in objects for name in dir(thing)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def uses(tree):
+    """Yields the line and the name of every attribute in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.lineno, node.attr
+
+
+def test_no_private_name_of_keras_or_tensorflow_is_used_outside_of_the_seams():
+    private = private_names_of_keras()
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        if path.parent.name == "keras_seams":
+            continue
+        for node in ast.walk(tree):
+            module = getattr(node, "module", None) or ""
+            if module.startswith(("tensorflow.", "keras.src")):
+                found.append(f"{path.name}: {module}")
+        for line, name in uses(tree):
+            if name in private or name == "__internal__":
+                found.append(f"{path.name}:{line} {name}")
+    assert found == []
