@@ -51,6 +51,9 @@ def built_model():
             super().__init__()
             self.inner = keras.layers.Dense(2)
 
+        def build(self, shape):
+            self.inner.build(shape)
+
         def call(self, x):
             return self.inner(x)
 
