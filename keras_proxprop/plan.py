@@ -1,13 +1,13 @@
 """Which layers of a model take an implicit step, and why the others do not."""
 
 import collections
-import inspect
 
 import keras
 
 from keras_proxprop.blocks import find_block
 from keras_proxprop.blocks.recurrent.cells import CellBlock
 from keras_proxprop.blocks.recurrent.layers import cells_of
+from keras_proxprop.exclude import check_exclude, matches
 from keras_proxprop.final_layers import final_layers
 from keras_proxprop.keras_seams.layers import layers_of, own_variables
 from keras_proxprop.problem import Member
@@ -87,6 +87,11 @@ class Plan:
             return self._solver
         return self._memory.solver(problem, rows, self._solver)
 
+    def commit(self, finite):
+        """Has memory take over what it made for this step if all of it is `finite`."""
+        if self._memory is not None:
+            self._memory.commit(finite)
+
     def reason_without_member(self, recorder, layer):
         """Returns why a layer with weights has no member among those of `recorder`."""
         if self.reason(layer) is not None:
@@ -105,7 +110,7 @@ class Plan:
         """Raises for an entry of `exclude` that is no layer of the (built) model."""
         layers = layers_of(self.model, include_self=False)
         for entry in self.exclude:
-            if not any(_matches(entry, layer) for layer in layers):
+            if not any(matches(entry, layer) for layer in layers):
                 names = [layer.name for layer in layers if own_variables(layer)]
                 raise ValueError(
                     f"Argument `exclude` names no layer of the model: exclude={entry!r}. "
@@ -131,14 +136,14 @@ class Plan:
         return block, why
 
     def _is_excluded(self, layer):
-        if any(_matches(entry, layer) for entry in self.exclude):
+        if any(matches(entry, layer) for entry in self.exclude):
             return True
         # The model's layers are walked again only for one that was built since.
         if self.exclude and id(layer) not in self._known:
             for owner in layers_of(self.model):
                 self._known.add(id(owner))
                 # A layer of layers, such as a nested model, is excluded with all in it.
-                if owner is not self.model and any(_matches(e, owner) for e in self.exclude):
+                if owner is not self.model and any(matches(e, owner) for e in self.exclude):
                     self._excluded.update(map(id, layers_of(owner)))
         return id(layer) in self._excluded
 
@@ -152,38 +157,11 @@ def _shared_variables(blocks):
     return {variable for variable, wholes in owners.items() if len(wholes) > 1}
 
 
-def check_exclude(exclude):
-    """Returns `exclude` as a tuple of layer names, types and instances."""
-    if isinstance(exclude, (str, type, keras.Layer)):
-        exclude = (exclude,)
-    if not isinstance(exclude, (tuple, list, set, frozenset)):
-        raise TypeError(
-            "Argument `exclude` must be a list of layer names, layer types or layers. "
-            f"Received: exclude={exclude!r} (of type {type(exclude).__name__})"
-        )
-    for entry in exclude:
-        is_type = inspect.isclass(entry) and issubclass(entry, keras.Layer)
-        if not is_type and not isinstance(entry, (str, keras.Layer)):
-            raise TypeError(
-                "Argument `exclude` must hold layer names, layer types or layers. "
-                f"Received: exclude={entry!r} (of type {type(entry).__name__})"
-            )
-    return tuple(exclude)
-
-
 def check_final_layer(final_layer):
     """Returns `final_layer` if it is a known treatment of final layers."""
-    if final_layer not in ("explicit", "implicit"):
+    if not isinstance(final_layer, str) or final_layer not in ("explicit", "implicit"):
         raise ValueError(
             "Argument `final_layer` must be 'explicit' or 'implicit'. "
             f"Received: final_layer={final_layer!r}"
         )
     return final_layer
-
-
-def _matches(entry, layer):
-    if isinstance(entry, str):
-        return layer.name == entry
-    if inspect.isclass(entry):
-        return isinstance(layer, entry)
-    return layer is entry

@@ -7,6 +7,7 @@ import weakref
 import tensorflow as tf
 
 from keras_proxprop import solvers
+from keras_proxprop.finite import all_finite
 from keras_proxprop.keras_seams.provenance import grant
 from keras_proxprop.keras_seams.recording import Recorder
 from keras_proxprop.plan import Plan
@@ -74,6 +75,8 @@ class ImplicitGradientTape:
         self._observer = observer
         self._tape = tf.GradientTape()
         self._damped = []
+        # Whether the loss, and all that `gradient` returned, is: what is not makes no step.
+        self.finite = tf.constant(True)
         self._recorder = Recorder(model, self._plan.block, self._tape.watch)
 
     def __enter__(self):
@@ -133,8 +136,11 @@ class ImplicitGradientTape:
                 self._solve(problem, problem.rows(), Gradient(), d, found, found)
         if tf.executing_eagerly() and self.damped:
             warn_damped("This step was")
-        grant(map(native, flat), counts)
-        return tf.nest.pack_sequence_as(sources, [found[variable_key(s)] for s in flat])
+        directions = [found[variable_key(s)] for s in flat]
+        self.finite = all_finite(directions + tf.nest.flatten(target))
+        self._plan.commit(self.finite)
+        grant(map(native, flat), directions, counts, self.finite)
+        return tf.nest.pack_sequence_as(sources, directions)
 
     @property
     def damped(self):

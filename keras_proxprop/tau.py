@@ -11,6 +11,8 @@ import tensorflow as tf
 # 1/τ where τ is "auto", in units of the mean diagonal entry of `AᵀA`.
 RELATIVE_SHIFT = 0.1
 _TINY = 1e-12
+# In float32 1/τ, and it times what a Gram matrix may hold, are numbers down to this τ.
+_SMALLEST = 1e-30
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
@@ -38,8 +40,10 @@ class Tau:
             # All-zero inputs have no curvature, and no direction whatever τ is.
             return 1 / (RELATIVE_SHIFT * mean_curvature + _TINY)
         # A Python float never passes through float32 on the way.
-        constant = isinstance(value, float)
-        return tf.constant(value, rows.dtype) if constant else tf.cast(value, rows.dtype)
+        if isinstance(value, float):
+            return tf.constant(value, rows.dtype)
+        # What a schedule falls to is not known before.
+        return tf.maximum(tf.cast(value, rows.dtype), tf.constant(_SMALLEST, rows.dtype))
 
 
 def check_tau(tau, schedules=True):
@@ -48,7 +52,8 @@ def check_tau(tau, schedules=True):
         return tau
     if schedules and isinstance(tau, Schedule):
         return tau
-    if isinstance(tau, (tf.Tensor, tf.Variable, keras.Variable)):
+    is_tensor = isinstance(tau, (tf.Tensor, tf.Variable, keras.Variable))
+    if is_tensor and len(tau.shape) == 0:
         if tf.executing_eagerly():
             check_tau(tf.convert_to_tensor(tau).numpy().item())
         return tau
@@ -59,9 +64,30 @@ def check_tau(tau, schedules=True):
             f"{or_schedule if schedules else ''}. "
             f"Received: tau={tau!r} (of type {type(tau).__name__})"
         )
-    if not (tau > 0 and math.isfinite(tau)):
+    if not (tau >= _SMALLEST and math.isfinite(tau)):
         raise ValueError(
-            "Argument `tau` is the proximal step size and must be positive and finite. "
-            f"Received: tau={tau!r}"
+            "Argument `tau` is the proximal step size and must be positive and finite, and "
+            f"at least {_SMALLEST}: 1/tau must be a number in float32, too. For shorter "
+            f"steps make the learning rate smaller. Received: tau={tau!r}"
         )
     return float(tau)
+
+
+def tau_variable(optimizer, tau):
+    """Returns a variable of an optimizer's for a number that can be changed."""
+    # float64: a tau of 0.1 stays 0.1 for a model in float64. (Keras's Constant would
+    # round it to float32 first.)
+    return optimizer.add_variable(
+        shape=(),
+        initializer=lambda shape, dtype: tf.constant(float(tau), dtype, shape),
+        dtype="float64",
+        aggregation="only_first_replica",
+        name="tau",
+    )
+
+
+def tau_config(tau):
+    """Returns "auto", a number's variable or a schedule as plain data."""
+    if isinstance(tau, Schedule):
+        return keras.saving.serialize_keras_object(tau)
+    return tau if isinstance(tau, str) else float(tau.numpy())

@@ -46,17 +46,18 @@ def test_importing_changes_nothing_and_the_first_proxprop_changes_train_step_onc
             return model.get_weights()
 
         before, names = keras.Model.train_step, set(vars(keras.Model))
+        code = before.__code__
         untouched = adam_weights()
         import keras_proxprop
-        assert keras.Model.train_step is before and set(vars(keras.Model)) == names
+        assert keras.Model.train_step is before and before.__code__ is code
 
         keras_proxprop.ProxProp()
-        first = keras.Model.train_step
-        assert first is not before and first.__wrapped__ is before
+        first = before.__code__
+        assert keras.Model.train_step is before and first is not code
         keras_proxprop.ProxProp()
-        assert keras.Model.train_step is first
+        assert keras.Model.train_step is before and before.__code__ is first
 
-        assert set(vars(keras.Model)) - names <= {"train_step"}
+        assert set(vars(keras.Model)) == names
         assert all((a == b).all() for a, b in zip(adam_weights(), untouched))
         """
     )

@@ -1,26 +1,104 @@
-"""What a tape notes on the variables whose directions it made, for a `ProxProp` to read."""
+"""What directions a tape made, as noted on variables and tensors for a `ProxProp` to read.
+
+A `ProxProp` takes nothing else: plain gradients would train explicitly, in silence. In a graph
+it is seen what a tensor was made from. Outside of one, and where one function's results are
+another's arguments, it is not: there a variable takes what comes as long as a tape has made
+directions for it that nobody took yet.
+"""
 
 import weakref
 
 import tensorflow as tf
 
+from keras_proxprop.finite import all_finite
 from keras_proxprop.weights import native
 
 
-def grant(variables, counts):
-    """Notes on every variable that a direction for it is ready for a `ProxProp` to take.
+class _Note:
+    """What is known of the directions that tapes made for one variable."""
 
-    A `ProxProp` takes nothing else: plain gradients would train explicitly, in silence.
+    def __init__(self):
+        self.rows = None
+        # By replica: how many were made outside of graphs, in the last round of making and
+        # taking them, and are not taken yet; and where the taking has begun.
+        self._left, self._taking = {}, set()
+        # The graphs that made some and took none of them: their results are not known again.
+        self._graphs = weakref.WeakSet()
+
+    def made(self, direction):
+        _notes(direction).append(self)
+        graphs, replica = _graphs(), _replica()
+        self._graphs.update(graphs)
+        if not graphs:
+            if replica in self._taking:
+                self._left[replica] = 0
+            self._taking.discard(replica)
+            self._left[replica] = self._left.get(replica, 0) + 1
+
+    def takes(self, direction):
+        """Returns whether a tape made what `direction` is made from."""
+        if tf.is_tensor(direction) and tf.is_symbolic_tensor(direction):
+            found, differentiated = _walk(direction, self)
+            if found:
+                self._graphs -= set(_graphs())
+            return found or not differentiated and self._any_left()
+        if _graphs():
+            return self._any_left()
+        known, replica = self in _notes(direction), _replica()
+        left = self._left.get(replica, 0)
+        if not known and not left:
+            return bool(self._graphs)
+        self._left[replica] = max(left - 1, 0)
+        self._taking.add(replica)
+        # It may be applied again.
+        _notes(direction).append(self)
+        return True
+
+    def _any_left(self):
+        return bool(self._graphs) or any(self._left.values())
+
+
+def grant(variables, directions, counts, finite):
+    """Notes that a tape made these directions.
 
     Args:
         variables: `tf.Variable`s.
+        directions: a tensor, or `None`, for each.
         counts: `{id of a variable: rows of its problem}`, of those that have one.
+        finite: whether all of them are, and the loss.
     """
-    for variable in variables:
-        if isinstance(variable, tf.Variable):
-            # Every replica of a strategy applies the directions once.
-            variable._proxprop_ready = _replicas(), _outermost_graph()
-            variable._proxprop_rows = counts.get(id(variable))
+    for variable, direction in zip(variables, directions):
+        if isinstance(variable, tf.Variable) and direction is not None:
+            if not hasattr(variable, "_proxprop_note"):
+                variable._proxprop_note = _Note()
+            variable._proxprop_note.rows = counts.get(id(variable))
+            variable._proxprop_note.made(_values(direction))
+            _values(direction)._proxprop_finite = finite
+
+
+def check(directions, variables):
+    """Raises for variables whose direction no tape made."""
+    plain = []
+    for direction, variable in zip(directions, variables):
+        note = getattr(native(variable), "_proxprop_note", _Note())
+        if direction is not None and not note.takes(_values(direction)):
+            plain.append(getattr(variable, "path", variable.name))
+    if plain:
+        raise RuntimeError(
+            "ProxProp received plain gradients, with which it would take explicit steps "
+            f"only, for {plain}. In a train_step of your own, put "
+            "`keras_proxprop.ImplicitGradientTape(model)` in the place of "
+            "`tf.GradientTape()`, or call `super().train_step(data)`."
+        )
+
+
+def are_finite(directions):
+    """Returns whether directions are, and the loss that they are of where it is known."""
+    directions = [d for d in directions if d is not None]
+    noted = [getattr(_values(d), "_proxprop_finite", None) for d in directions]
+    if not all(flag is not None and _is_reachable(flag) for flag in noted):
+        return all_finite(directions)
+    return tf.reduce_all(tf.stack(list({id(flag): flag for flag in noted}.values())))
 
 
 def rows_of(variables):
@@ -30,51 +108,67 @@ def rows_of(variables):
         List of ints and scalar tensors; `None` for a gradient, and for a number that is
         known only in a graph that is not this one.
     """
-    rows = [getattr(native(v), "_proxprop_rows", None) for v in variables]
+    notes = [getattr(native(v), "_proxprop_note", None) for v in variables]
+    rows = [note and note.rows for note in notes]
     rows = [count if _is_reachable(count) else None for count in rows]
     known = [tf.cast(count, "int32") for count in rows if count is not None]
-    if _replicas() == 1 or not known:
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1 or not known:
         return rows
-    total = tf.distribute.get_replica_context().all_reduce("sum", tf.stack(known))
+    total = context.all_reduce("sum", tf.stack(known))
     totals = iter(tf.unstack(total))
     return [None if count is None else next(totals) for count in rows]
 
 
-def _replicas():
-    context = tf.distribute.get_replica_context()
-    return context.num_replicas_in_sync if context else 1
-
-
 def _is_reachable(value):
-    if not tf.is_tensor(value) or not hasattr(value, "graph"):
-        return True
-    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-    while graph is not None and graph is not value.graph:
+    return not (tf.is_tensor(value) and hasattr(value, "graph")) or value.graph in _graphs()
+
+
+def _walk(tensor, note):
+    """Returns whether a tensor of a graph is made from a direction for the variable of `note`,
+    and whether a tape of TensorFlow's made anything that it is made from."""
+    queue, seen, differentiated = [tensor], set(), False
+    while queue:
+        tensor = queue.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        if note in _notes(tensor):
+            return True, differentiated
+        if tf.is_symbolic_tensor(tensor):
+            # So TensorFlow calls what a tape adds to a graph.
+            differentiated |= "gradient_tape/" in tensor.op.name
+            queue.extend(tensor.op.inputs)
+            if not tensor.op.inputs:
+                captures = getattr(tensor.graph, "captures", ())
+                queue.extend(outer for outer, inner in captures if inner is tensor)
+    return False, differentiated
+
+
+def _notes(tensor):
+    """The notes on a tensor; a list of its own where it can hold none."""
+    try:
+        tensor._proxprop_notes = notes = getattr(tensor, "_proxprop_notes", [])
+    except AttributeError:
+        notes = []
+    return notes
+
+
+def _values(direction):
+    return direction.values if isinstance(direction, tf.IndexedSlices) else direction
+
+
+def _replica():
+    context = tf.distribute.get_replica_context()
+    return 0 if context is None else str(context.replica_id_in_sync_group)
+
+
+def _graphs():
+    """The graph that is being traced and those around it, none outside of a graph."""
+    graphs, graph = [], None
+    if not tf.executing_eagerly():
+        graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        graphs.append(graph)
         graph = getattr(graph, "outer_graph", None)
-    return graph is not None
-
-
-def claim(variables):
-    """Returns those of `variables` that no tape made a direction for since the last claim."""
-    plain = []
-    for variable in variables:
-        noted = native(variable)
-        left, graph = getattr(noted, "_proxprop_ready", (0, None))
-        # What was made outside a graph does not let its training step through for good.
-        if left and graph == _outermost_graph():
-            noted._proxprop_ready = left - 1, graph
-        else:
-            plain.append(variable)
-    return plain
-
-
-def _outermost_graph():
-    """Returns a weak reference to the graph that is being traced, `None` outside of one."""
-    if tf.executing_eagerly():
-        return None
-    graph = tf.compat.v1.get_default_graph()
-    while (
-        getattr(graph, "outer_graph", None) is not None and graph.outer_graph.building_function
-    ):
-        graph = graph.outer_graph
-    return weakref.ref(graph)
+    return graphs

@@ -1,11 +1,14 @@
 """The implicit training step, and how `keras.Model` comes to use it."""
 
-import functools
+import inspect
+import types
 import warnings
 
 import keras
 import tensorflow as tf
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
+from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.tape import ImplicitGradientTape
 
 
@@ -18,6 +21,9 @@ def train_step(model, data, proxprop):
         proxprop: the `ProxProp` in the model's optimizer.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    # What a forward pass assigns, of a BatchNormalization for instance.
+    statistics = [v for layer in layers_of(model) for v in layer._non_trainable_variables]
+    before = [tf.convert_to_tensor(v) for v in statistics]
     with ImplicitGradientTape(model, **proxprop.step_arguments()) as tape:
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
         loss = model._compute_loss(
@@ -29,7 +35,9 @@ def train_step(model, data, proxprop):
     weights = model.trainable_weights
     if weights:
         model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
-        proxprop.count_damped(tape.damped)
+        proxprop.count_damped(tape.damped & tape.finite)
+        for variable, value in zip(statistics, before):
+            variable.assign(tf.where(tape.finite, variable, value))
     else:
         warnings.warn("The model does not have any trainable weights.", stacklevel=1)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
@@ -41,22 +49,40 @@ def _unscaled(loss):
     return loss * replicas if replicas > 1 else loss
 
 
-def install(find):
-    """Makes `keras.Model.train_step` look at the optimizer; a second call changes nothing.
+def _by_optimizer(self, data):
+    """Keras's training step, or ours where the optimizer is a `ProxProp`.
 
-    Args:
-        find: function of an optimizer that returns the `ProxProp` in it, or `None`.
+    It runs as Keras's own function, among the globals of that: hence the imports.
     """
-    original = keras.Model.train_step
-    if hasattr(original, "_proxprop"):
-        return
+    from keras_proxprop.keras_seams import train_step as ours
+    from keras_proxprop.optimizers.finding import find_proxprop
 
-    @functools.wraps(original)
-    def dispatch(self, data):
-        proxprop = find(self.optimizer)
-        if proxprop is None:
-            return original(self, data)
-        return train_step(self, data, proxprop)
+    inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+    if self.built and hasattr(inner, "optimizers") and not inner.built:
+        # A `MultiOptimizer` knows its optimizers as soon as it is built.
+        self.optimizer.build(self.trainable_variables)
+    proxprop = find_proxprop(self.optimizer)
+    if proxprop is None:
+        return ours.kept.of_keras(self, data)
+    return ours.train_step(self, data, proxprop)
 
-    dispatch._proxprop = True
-    keras.Model.train_step = dispatch
+
+class _Kept:
+    """Keras's training step as it was."""
+
+    of_keras = None
+
+
+kept = _Kept()
+
+
+def install():
+    """Makes Keras's training step look at the optimizer; a second call changes nothing.
+
+    It changes what the function does, and stays the function that it is. Whoever wrapped it,
+    or handed it on, at whatever time, so runs around ours as around Keras's own.
+    """
+    if kept.of_keras is None:
+        step = inspect.unwrap(TensorFlowTrainer.train_step)
+        kept.of_keras = types.FunctionType(step.__code__, step.__globals__, step.__name__)
+        step.__code__ = _by_optimizer.__code__

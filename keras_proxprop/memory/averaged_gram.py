@@ -40,8 +40,8 @@ class Averaged(Solver):
 
     def run(self, form, rows, d, tau, rest):
         state = self._state()
-        damped = state.refresh(rows, tau, self._decay, self._refresh_every)
-        return Kept(state.inverse).solve(rows, d, tau, rest)[0], damped
+        inverse, damped = state.refresh(rows, tau, self._decay, self._refresh_every)
+        return Kept(inverse).solve(rows, d, tau, rest)[0], damped
 
     def pays(self, rows, columns):
         """Returns whether this costs less than what `own` would do."""
@@ -101,6 +101,7 @@ class AveragedGram:
         inverse: variable, `(R Ḡ + I/τ)⁻¹` as of the last refresh.
         refreshed: variable, the step of the last refresh.
         step: number of steps so far, a scalar tensor.
+        pending: list, for the values that the variables are to have if this step is taken.
     """
 
     average: typing.Any
@@ -109,19 +110,20 @@ class AveragedGram:
     inverse: typing.Any
     refreshed: typing.Any
     step: typing.Any = None
+    pending: typing.Any = None
 
     @property
     def variables(self):
         return [getattr(self, name) for name in KEPT]
 
-    def at(self, step):
+    def at(self, step, pending):
         """Returns the same average at a step."""
-        return dataclasses.replace(self, step=tf.cast(step, tf.int64))
+        return dataclasses.replace(self, step=tf.cast(step, tf.int64), pending=pending)
 
     def refresh(self, rows, tau, decay, refresh_every):
-        """Brings average and inverse up to date where that is due.
+        """Makes the average and inverse of this step: new ones where that is due.
 
-        Returns whether that needed damping, a boolean tensor.
+        Returns the inverse, and whether that needed damping, a boolean tensor.
         """
         age = self.step - self.refreshed
         allowed = tf.clip_by_value(self.step // _PART, 1, refresh_every)
@@ -159,9 +161,8 @@ class AveragedGram:
             return [average, inverse, weight, number, self.step], damped
 
         new, damped = tf.cond(due, renewed, lambda: (kept, tf.constant(False)))
-        for variable, value in zip(self.variables, new):
-            variable.assign(value)
-        return damped
+        self.pending.append((self.variables, new))
+        return new[1], damped
 
 
 def _over_replicas(gram, count):

@@ -62,7 +62,7 @@ class CurvatureMemory(HasConfig):
                 "Argument `refresh_every` must be an integer of at least 1. "
                 f"Received: refresh_every={refresh_every!r}"
             )
-        if layers not in ("auto", "all"):
+        if not isinstance(layers, str) or layers not in ("auto", "all"):
             raise ValueError(
                 f"Argument `layers` must be 'auto' or 'all'. Received: layers={layers!r}"
             )

@@ -2,8 +2,11 @@
 
 import concurrent.futures
 import copy
+import io
 import warnings
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_proxprop.memory.averaged_gram import KEPT, AveragedGram
@@ -15,14 +18,15 @@ class Curvatures:
 
     Args:
         memory: `CurvatureMemory`.
-        add_variable: the optimizer's method of that name.
+        name: the optimizer's.
     """
 
-    def __init__(self, memory, add_variable):
+    def __init__(self, memory, name):
         self._memory = memory
-        self._add_variable = add_variable
+        self._name = name
+        self._strategy = tf.distribute.get_strategy()
         self._states = {}
-        self._step = None
+        self._step, self._pending = None, None
         # Those of a saved state whose problems are not met yet, in the order of these.
         self._loaded = []
         # Those that were loaded for problems of another shape.
@@ -36,6 +40,7 @@ class Curvatures:
         """
         other = copy.copy(self)
         other._step = step
+        other._pending = []
         return other
 
     def solver(self, problem, rows, solver):
@@ -45,9 +50,19 @@ class Curvatures:
         def state():
             if key not in self._states:
                 self._states[key] = self._next(rows)
-            return self._states[key].at(self._step)
+            return self._states[key].at(self._step, self._pending)
 
         return self._memory.solver(rows, problem.columns, solver, state)
+
+    def commit(self, finite):
+        """Takes over what was made for this step if it is one: if all of it is `finite`."""
+        if not self._pending:
+            return
+        variables, new = (sum(part, []) for part in zip(*self._pending))
+        self._pending.clear()
+        kept = [tf.convert_to_tensor(v) for v in variables]
+        for variable, value in zip(variables, tf.cond(finite, lambda: new, lambda: kept)):
+            variable.assign(value)
 
     def _next(self, rows):
         """Returns what is kept of a problem that is met for the first time."""
@@ -64,12 +79,17 @@ class Curvatures:
         place = f"curvature_{len(self._all)}"
 
         def variable(name, shape=(), dtype=dtype):
-            return self._add_variable(
-                shape, dtype=dtype, aggregation="only_first_replica", name=f"{place}_{name}"
+            return keras.Variable(
+                initializer="zeros",
+                shape=shape,
+                dtype=dtype,
+                trainable=False,
+                aggregation="only_first_replica",
+                name=f"{place}_{name}",
             )
 
         def new():
-            with strategy.scope():
+            with self._strategy.scope(), keras.name_scope(self._name):
                 return AveragedGram(
                     average=variable("average", shape),
                     inverse=variable("inverse", shape),
@@ -80,7 +100,6 @@ class Curvatures:
 
         # From a thread of its own, which knows nothing of the graph that this step is traced
         # in, nor of the replica: a tf.function that makes variables is traced twice.
-        strategy = tf.distribute.get_strategy()
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
             return thread.submit(new).result()
 
@@ -98,11 +117,14 @@ class Curvatures:
 
     def save(self):
         """Returns the state as `{name: array}`, the problems numbered as they were met."""
-        return {
-            f"curvature_{i}_{name}": getattr(state, name).numpy()
-            for i, state in enumerate(self._saveable)
-            for name in KEPT
-        }
+        return self.named(v.numpy() for state in self._saveable for v in state.variables)
+
+    @staticmethod
+    def named(arrays):
+        """Returns as `save` does what is kept of problems, one after the other."""
+        arrays = list(arrays)
+        places = [f"curvature_{i}_{name}" for i in range(len(arrays)) for name in KEPT]
+        return dict(zip(places, arrays))
 
     def load(self, saved):
         """Takes over a state that `save` returned, for problems in the order of that.
@@ -120,6 +142,23 @@ class Curvatures:
         for state in self._all[len(saved) // len(KEPT) :]:
             for variable in state.variables:
                 variable.assign(tf.zeros_like(variable))
+
+
+class Checkpointed(tf.train.experimental.PythonState):
+    """What `Curvatures` keep, as a `tf.train.Checkpoint` writes it, and restores it at once:
+    variables that are not there yet it could only restore when they are made."""
+
+    def __init__(self, curvatures):
+        self._curvatures = curvatures
+
+    def serialize(self):
+        file = io.BytesIO()
+        np.savez(file, **self._curvatures.save())
+        return file.getvalue()
+
+    def deserialize(self, string_value):
+        with np.load(io.BytesIO(string_value), allow_pickle=False) as saved:
+            self._curvatures.load(dict(saved))
 
 
 def _fits(state, shape):

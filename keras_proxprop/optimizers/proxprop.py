@@ -1,21 +1,24 @@
 """ProxProp: any Keras optimizer, on implicit directions."""
 
-import warnings
+import contextlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_proxprop import solvers, tape
-from keras_proxprop.keras_seams import provenance, train_step
+from keras_proxprop.exclude import check_exclude, exclude_config, exclude_from_config
+from keras_proxprop.finite import step_if
+from keras_proxprop.keras_seams import loss_scale, provenance, train_step
+from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.memory.curvature_memory import check_memory
-from keras_proxprop.memory.state import Curvatures
+from keras_proxprop.memory.state import Checkpointed, Curvatures
 from keras_proxprop.optimizers.row_adam import RowAdam
 from keras_proxprop.optimizers.wrapper import OptimizerWrapper, make
-from keras_proxprop.plan import check_exclude, check_final_layer
-from keras_proxprop.tau import Schedule, check_tau
+from keras_proxprop.plan import check_final_layer
+from keras_proxprop.tau import Schedule, check_tau, tau_config, tau_variable
 
 
+@known_by_name
 @keras.saving.register_keras_serializable(package="keras_proxprop")
 class ProxProp(OptimizerWrapper):
     """Optimizer that implements Proximal Backpropagation.
@@ -95,30 +98,22 @@ class ProxProp(OptimizerWrapper):
         final_layer = check_final_layer(final_layer)
         exclude = check_exclude(exclude)
         memory = check_memory(memory, solver)
-        super().__init__(make(inner_optimizer, learning_rate, kwargs), name)
+        super().__init__(make(inner_optimizer, learning_rate, kwargs, type(self)), name)
         self.solver = solver
         self.final_layer = final_layer
         self._exclude = exclude
-        self._tau = tau if isinstance(tau, (Schedule, str)) else self._tau_variable(tau)
+        self._tau = tau if isinstance(tau, (Schedule, str)) else tau_variable(self, tau)
         self._damped_steps = self.add_variable(
             shape=(), dtype="int64", aggregation="only_first_replica", name="damped_steps"
         )
         self._damped_steps_reported = 0
         self._memory = memory
-        self._curvatures = memory and Curvatures(memory, self.add_variable)
+        self._curvatures = memory and Curvatures(memory, self.name)
+        if memory:
+            self._checkpointed = Checkpointed(self._curvatures)
         self._observer = None
-        train_step.install(find_proxprop)
-
-    def _tau_variable(self, tau):
-        # float64: a tau of 0.1 stays 0.1 for a model in float64. (Keras's Constant would
-        # round it to float32 first.)
-        return self.add_variable(
-            shape=(),
-            initializer=lambda shape, dtype: tf.constant(float(tau), dtype, shape),
-            dtype="float64",
-            aggregation="only_first_replica",
-            name="tau",
-        )
+        train_step.install()
+        loss_scale.install()
 
     @property
     def tau(self):
@@ -137,11 +132,6 @@ class ProxProp(OptimizerWrapper):
                 f"Received: tau={tau!r}, where it is {self._tau!r}"
             )
         self._tau.assign(tau)
-
-    def _tau_config(self):
-        if isinstance(self._tau, Schedule):
-            return keras.saving.serialize_keras_object(self._tau)
-        return self._tau if isinstance(self._tau, str) else float(self._tau.numpy())
 
     @property
     def exclude(self):
@@ -196,52 +186,26 @@ class ProxProp(OptimizerWrapper):
         variables = self._trainable_variables
         if trainable_variables is not None:
             variables = trainable_variables = list(trainable_variables)
-        plain = provenance.claim([v for g, v in zip(grads, variables) if g is not None])
-        if plain:
-            names = [getattr(v, "path", v.name) for v in plain]
-            raise RuntimeError(
-                "ProxProp received plain gradients, with which it would take explicit steps "
-                f"only, for {names}. In a train_step of your own, put "
-                "`keras_proxprop.ImplicitGradientTape(model)` in the place of "
-                "`tf.GradientTape()`, or call `super().train_step(data)`."
-            )
+        provenance.check(grads, variables)
         if not self.built and trainable_variables is not None:
             with keras.name_scope(self.name, caller=self):
                 self.build(trainable_variables)
-        if isinstance(self.inner_optimizer, RowAdam):
-            rows = provenance.rows_of(variables)
-            self.inner_optimizer.apply_with_rows(grads, trainable_variables, rows)
-        else:
-            self.inner_optimizer.apply(grads, trainable_variables)
+        with contextlib.ExitStack() as steps:
+            rows = None
+            for optimizer in (self.inner_optimizer, *getattr(self, "optimizers", ())):
+                if isinstance(optimizer, RowAdam):
+                    rows = provenance.rows_of(variables) if rows is None else rows
+                    steps.enter_context(optimizer.directions_of(variables, rows))
+            # The formula of the step is the inner optimizer's, with directions for gradients.
+            step_if(
+                provenance.are_finite(grads),
+                lambda grads: self.inner_optimizer.apply(grads, trainable_variables),
+                grads,
+            )
 
     @property
-    def _settings(self):
-        """Those of its own variables that there are from the beginning."""
-        kept = self._curvatures.variables if self._curvatures else []
-        return self._own_variables[: len(self._own_variables) - len(kept)]
-
-    # Keras saves the inner optimizer as a part of this one: no need to save it here, too.
-    def save_own_variables(self, store):
-        for i, variable in enumerate(self._settings):
-            store[str(i)] = variable.numpy()
-        for name, array in (self._curvatures.save() if self._curvatures else {}).items():
-            store[name] = array
-
-    def load_own_variables(self, store):
-        keys = list(store.keys())
-        if sum(key.isdecimal() for key in keys) != len(self._settings):
-            warnings.warn(
-                f"Skipping variable loading for optimizer {self.name!r}: what was saved is "
-                "not the state of a `ProxProp` with these arguments.",
-                stacklevel=2,
-            )
-            return
-        for i, variable in enumerate(self._settings):
-            variable.assign(store[str(i)])
-        if self._curvatures:
-            kept = {k: np.array(store[k]) for k in keys if not k.isdecimal()}
-            with self._distribution_strategy.scope():
-                self._curvatures.load(kept)
+    def _kept(self):
+        return getattr(self, "_curvatures", None)
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
@@ -255,10 +219,10 @@ class ProxProp(OptimizerWrapper):
         return {
             "name": self.name,
             "inner_optimizer": serialize(self.inner_optimizer),
-            "tau": self._tau_config(),
+            "tau": tau_config(self._tau),
             "solver": serialize(self.solver),
             "final_layer": self.final_layer,
-            "exclude": [_exclude_config(entry) for entry in self._exclude],
+            "exclude": exclude_config(self._exclude),
             "memory": self._memory and serialize(self._memory),
         }
 
@@ -270,33 +234,14 @@ class ProxProp(OptimizerWrapper):
                 config[key] = keras.saving.deserialize_keras_object(
                     config[key], custom_objects=custom_objects
                 )
-        config["exclude"] = [
-            keras.saving.deserialize_keras_object(entry, custom_objects=custom_objects)
-            if isinstance(entry, dict)
-            else entry
-            for entry in config.get("exclude", ())
-        ]
+        config["exclude"] = exclude_from_config(config.get("exclude", ()), custom_objects)
         return cls(**config)
 
     def __repr__(self):
         inner_name = type(self.inner_optimizer).__name__
-        tau = self._tau if isinstance(self._tau, Schedule) else self._tau_config()
+        tau = self._tau if isinstance(self._tau, Schedule) else tau_config(self._tau)
         return (
             f"ProxProp({inner_name}, tau={tau!r}, solver={self.solver}, "
             f"final_layer={self.final_layer!r}, exclude={list(self._exclude)}, "
             f"memory={self._memory})"
         )
-
-
-def find_proxprop(optimizer):
-    """Returns the `ProxProp` that `optimizer` is or scales losses for, or `None`."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    return optimizer if isinstance(optimizer, ProxProp) else None
-
-
-def _exclude_config(entry):
-    """Returns an entry of `exclude` as it can be saved: a layer instance by its name."""
-    if isinstance(entry, keras.Layer):
-        return entry.name
-    return entry if isinstance(entry, str) else keras.saving.serialize_keras_object(entry)

@@ -1,7 +1,11 @@
 """Adam whose steps are longer where a direction is made from more rows."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
+
+from keras_proxprop.keras_seams.names import known_by_name
 
 # The number of rows for which a step is Adam's, and how much longer or shorter others are.
 _ROWS = 64
@@ -9,6 +13,7 @@ _EXPONENT = 1 / 3
 _SHORTEST, _LONGEST = 0.5, 8.0
 
 
+@known_by_name
 @keras.saving.register_keras_serializable(package="keras_proxprop")
 class RowAdam(keras.optimizers.Adam):
     """Adam for implicit directions, the default inside of a `ProxProp`.
@@ -56,21 +61,18 @@ class RowAdam(keras.optimizers.Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
         self._factors = _Factors()
 
-    def apply_with_rows(self, directions, variables, rows):
-        """Makes a step with implicit directions.
+    @contextlib.contextmanager
+    def directions_of(self, variables, rows):
+        """Makes steps with implicit directions while its context lasts.
 
         Args:
-            directions: list of tensors, as in `apply`.
-            variables: the variables that belong to them, or `None`, as in `apply`.
+            variables: the variables that the directions belong to.
             rows: list of the number of rows of each: an int, a scalar tensor, or `None`
                 where a direction is a plain gradient.
         """
-        keys = map(
-            self._var_key, self._trainable_variables if variables is None else variables
-        )
-        self._factors.of = dict(zip(keys, map(row_factor, rows)))
+        self._factors.of = dict(zip(map(self._var_key, variables), map(row_factor, rows)))
         try:
-            self.apply(directions, variables)
+            yield
         finally:
             self._factors.of = {}
 

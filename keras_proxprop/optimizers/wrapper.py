@@ -1,6 +1,11 @@
 """The optimizer inside of a `ProxProp`, which makes the steps."""
 
+import difflib
+import inspect
+import warnings
+
 import keras
+import numpy as np
 
 from keras_proxprop.optimizers.row_adam import RowAdam
 
@@ -19,13 +24,18 @@ def forwarded(name):
     return property(get, set_, doc=f"The inner optimizer's `{name}`.")
 
 
-def make(identifier, learning_rate, kwargs):
-    """Returns the optimizer that `identifier` names, with its arguments set."""
-    if identifier is None:
-        arguments = {} if learning_rate is None else {"learning_rate": learning_rate}
-        return RowAdam(**arguments, **kwargs)
+def make(identifier, learning_rate, kwargs, outer):
+    """Returns the optimizer that `identifier` names, with its arguments set.
+
+    Args:
+        identifier: name, config or instance of a Keras optimizer, or `None`.
+        learning_rate: the optimizer's, or `None` for its own.
+        kwargs: further arguments of it.
+        outer: the class that they were given to.
+    """
     if isinstance(identifier, keras.optimizers.Optimizer):
         if kwargs:
+            _check_known(kwargs, type(identifier), outer)
             raise ValueError(
                 f"Argument(s) {sorted(kwargs)} belong to the inner optimizer, which was given "
                 f"as an instance: pass them to {type(identifier).__name__}(...) itself."
@@ -33,19 +43,49 @@ def make(identifier, learning_rate, kwargs):
         if learning_rate is not None:
             identifier.learning_rate = learning_rate
         return identifier
-    config = identifier
-    if isinstance(identifier, str):
-        config = {"class_name": identifier, "config": {}}
-    if not isinstance(config, dict):
+    if identifier is not None:
+        _check_identifier(identifier)
+    arguments = kwargs if learning_rate is None else {**kwargs, "learning_rate": learning_rate}
+
+    def new(arguments):
+        if identifier is None:
+            return RowAdam(**arguments)
+        form = {"class_name": identifier} if isinstance(identifier, str) else dict(identifier)
+        form["config"] = {**(form.get("config") or {}), **arguments}
+        optimizer = keras.optimizers.deserialize(form)
+        _check_identifier(identifier, isinstance(optimizer, keras.optimizers.Optimizer))
+        return optimizer
+
+    try:
+        return new(arguments)
+    except (TypeError, ValueError):
+        if kwargs:
+            _check_known(kwargs, type(new({})), outer)
+        raise
+
+
+def _check_identifier(identifier, known=True):
+    named = isinstance(identifier, dict) and isinstance(identifier.get("class_name"), str)
+    if known and (isinstance(identifier, str) or named):
+        return
+    raise (ValueError if isinstance(identifier, (str, dict)) else TypeError)(
+        "Argument `inner_optimizer` must be the name, the config or an instance of a Keras "
+        f"optimizer, or None. Received: inner_optimizer={identifier!r} "
+        f"(of type {type(identifier).__name__})"
+    )
+
+
+def _check_known(kwargs, inner, outer):
+    """Raises for an argument that neither of two optimizer classes has."""
+    parameters = [inspect.signature(c.__init__).parameters for c in (*inner.__mro__, outer)]
+    known = set().union(*parameters) - {"self", "args", "kwargs"}
+    for name in sorted(set(kwargs) - known):
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f" Did you mean `{close[0]}`?" if close else ""
         raise TypeError(
-            "Argument `inner_optimizer` must be the name, the config or an instance of a "
-            f"Keras optimizer, or None. Received: inner_optimizer={identifier!r} "
-            f"(of type {type(identifier).__name__})"
+            f"{outer.__name__} has no argument `{name}`, and its inner optimizer "
+            f"({inner.__name__}) has none either.{hint} Received: {name}={kwargs[name]!r}"
         )
-    arguments = dict(config["config"], **kwargs)
-    if learning_rate is not None:
-        arguments["learning_rate"] = learning_rate
-    return keras.optimizers.get({**config, "config": arguments})
 
 
 class OptimizerWrapper(keras.optimizers.Optimizer):
@@ -96,6 +136,11 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         self.inner_optimizer.learning_rate = learning_rate
 
     @property
+    def optimizers(self):
+        """Those of a `MultiOptimizer` inside, which Keras's callbacks look for."""
+        return self.inner_optimizer.optimizers
+
+    @property
     def iterations(self):
         return self.inner_optimizer.iterations
 
@@ -105,8 +150,24 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         return self._variables[self._not_used :]
 
     @property
-    def variables(self):
+    def _kept(self):
+        """What it makes variables for while it trains, `None` if it makes none."""
+        return None
+
+    @property
+    def _first_variables(self):
+        """All that there are as soon as the optimizer is built."""
         return self._own_variables + self.inner_optimizer.variables
+
+    @property
+    def variables(self):
+        return self._first_variables + (self._kept.variables if self._kept else [])
+
+    def __dir__(self):
+        # Keras saves what it finds here by itself, and this optimizer's variables are all.
+        return [
+            name for name in super().__dir__() if name not in ("inner_optimizer", "optimizers")
+        ]
 
     def build(self, variables):
         if self.built:
@@ -115,10 +176,34 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         self.built = True
 
     def set_weights(self, weights):
-        own = self._own_variables
-        self.inner_optimizer.set_weights(weights[len(own) :])
+        own, first = self._own_variables, len(self._first_variables)
+        self.inner_optimizer.set_weights(weights[len(own) : first])
         for variable, weight in zip(own, weights):
             variable.assign(weight)
+        if self._kept:
+            self._kept.load(self._kept.named(weights[first:]))
+
+    def save_own_variables(self, store):
+        for i, variable in enumerate(self._first_variables):
+            store[str(i)] = variable.numpy()
+        for name, array in (self._kept.save() if self._kept else {}).items():
+            store[name] = array
+
+    def load_own_variables(self, store):
+        numbered = {key: store[key] for key in store.keys() if key.isdecimal()}
+        if len(numbered) != len(self._first_variables):
+            warnings.warn(
+                f"Skipping variable loading for optimizer {self.name!r}: it has "
+                f"{len(self._first_variables)} variables, and {len(numbered)} were saved. "
+                "They are another optimizer's, or this one is not built yet.",
+                stacklevel=2,
+            )
+            return
+        for i, variable in enumerate(self._first_variables):
+            variable.assign(numbered[str(i)])
+        if self._kept:
+            names = [key for key in store.keys() if key not in numbered]
+            self._kept.load({name: np.array(store[name]) for name in names})
 
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_proxprop.blocks import find_block
 from keras_proxprop.keras_seams.layers import layers_of
-from keras_proxprop.optimizers.proxprop import find_proxprop
+from keras_proxprop.optimizers.finding import find_proxprop
 from keras_proxprop.reports.probes import STATISTICS, Observed, Probe, Timer
 from keras_proxprop.reports.table import table_lines
 from keras_proxprop.weights import weight_key

@@ -10,7 +10,8 @@ import tensorflow as tf
 from keras_proxprop.keras_seams import recording
 from keras_proxprop.keras_seams.layers import built_shapes, layers_of, own_variables
 from keras_proxprop.keras_seams.scratch import trace_call
-from keras_proxprop.optimizers.proxprop import ProxProp, find_proxprop
+from keras_proxprop.optimizers.finding import find_proxprop
+from keras_proxprop.optimizers.proxprop import ProxProp
 from keras_proxprop.optimizers.row_adam import RowAdam, row_factor
 from keras_proxprop.plan import Plan
 from keras_proxprop.problem import Problem

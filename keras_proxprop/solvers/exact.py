@@ -38,7 +38,7 @@ class Exact(Solver):
     exact = True
 
     def __init__(self, form="auto"):
-        if form not in ("auto", "primal", "dual"):
+        if not isinstance(form, str) or form not in ("auto", "primal", "dual"):
             raise ValueError(
                 f"Argument `form` must be 'auto', 'primal' or 'dual'. Received: form={form!r}"
             )

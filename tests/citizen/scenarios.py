@@ -70,6 +70,20 @@ def state(model):
     return [v.numpy() for v in model.variables + model.optimizer.variables]
 
 
+def optimizer_state(optimizer):
+    """Returns all that an optimizer keeps, `{name: array}`; what memory keeps too."""
+    state = {}
+    while optimizer is not None:
+        inside = getattr(optimizer, "inner_optimizer", None)
+        known = {id(v) for v in inside.variables} if inside is not None else set()
+        for i, v in enumerate(v for v in optimizer.variables if id(v) not in known):
+            state[f"{type(optimizer).__name__}/{i}/{v.name}"] = v.numpy()
+        optimizer.save_own_variables(store := {})
+        state |= {key: np.array(store[key]) for key in store if not key.isdecimal()}
+        optimizer = inside
+    return state
+
+
 def python(code, *arguments, **environment):
     """Runs code in an interpreter of its own, this folder on its path; returns its output."""
     return _output(_started(code, arguments, environment))

@@ -1,0 +1,33 @@
+"""A step whose loss or directions are not finite is none: it changes nothing."""
+
+import tensorflow as tf
+
+
+def all_finite(tensors):
+    """Returns whether every entry of these tensors is finite, on every replica."""
+    tensors = [t.values if isinstance(t, tf.IndexedSlices) else t for t in tensors]
+    tensors = [tf.convert_to_tensor(t) for t in tensors if t is not None]
+    flags = [tf.reduce_all(tf.math.is_finite(t)) for t in tensors if t.dtype.is_floating]
+    finite = tf.reduce_all(tf.stack(flags)) if flags else tf.constant(True)
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return finite
+    return context.all_reduce("sum", tf.cast(~finite, "int32")) == 0
+
+
+def step_if(finite, step, directions):
+    """Calls `step(directions)`, an optimizer's, if `finite`: the same on every replica."""
+
+    # Some strategies take no `tf.cond` around what their replicas meet in: it goes around all
+    # of them, as in Keras's `LossScaleOptimizer`.
+    def across_replicas(strategy, finite, directions):
+        def apply():
+            strategy.extended.call_for_each_replica(step, args=(directions,))
+
+        tf.cond(strategy.experimental_local_results(finite)[0], apply, lambda: None)
+
+    context = tf.distribute.get_replica_context()
+    if tf.__internal__.distribute.strategy_supports_no_merge_call() or context is None:
+        tf.cond(finite, lambda: step(directions), lambda: None)
+    else:
+        context.merge_call(across_replicas, args=(finite, directions))

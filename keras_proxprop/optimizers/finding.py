@@ -1,0 +1,19 @@
+"""Where a `ProxProp` is in what a model is compiled with."""
+
+import keras
+
+from keras_proxprop.optimizers.proxprop import ProxProp
+
+
+def find_proxprop(optimizer):
+    """Returns the `ProxProp` that `optimizer` is or scales losses for, or `None`."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        if any(isinstance(each, ProxProp) for each in optimizer.optimizers):
+            raise ValueError(
+                "A MultiOptimizer hands on plain gradients, with which a ProxProp in it takes "
+                "no implicit steps: compile with ProxProp(MultiOptimizer(...)), and name the "
+                "layers that are to take explicit steps in `exclude`."
+            )
+    return optimizer if isinstance(optimizer, ProxProp) else None

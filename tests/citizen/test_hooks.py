@@ -1,0 +1,107 @@
+"""What others put around Keras's training step runs with ProxProp as it does with Adam."""
+
+from scenarios import python
+
+HOOKS = """
+import functools
+import keras, numpy as np, tensorflow as tf
+from helpers import assert_close_weights, weights_of
+
+calls = []
+
+
+def counted(name, step):
+    @functools.wraps(step)
+    def hook(self, data):
+        calls.append(name)
+        return {**step(self, data), name: tf.constant(1.0)}
+
+    return hook
+
+
+# Another package, imported first: it keeps Keras's function, and puts its own there.
+keras.Model.train_step = counted("before import", keras.Model.train_step)
+
+
+class Decorated(keras.Model):
+    train_step = counted("class body", keras.Model.train_step)
+
+
+import keras_proxprop
+
+keras.Model.train_step = counted("after import", keras.Model.train_step)
+
+
+class Above(keras.Model):
+    def train_step(self, data):
+        calls.append("override")
+        return super().train_step(data)
+
+
+keras_proxprop.ProxProp()
+keras.Model.train_step = counted("after the first", keras.Model.train_step)
+
+
+class Mixin:
+    def train_step(self, data):
+        calls.append("mixin")
+        return super().train_step(data)
+
+
+class Mixed(Mixin, Decorated):
+    pass
+
+
+def trained(kind, optimizer):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    hidden = keras.layers.Dense(6, "tanh")(inputs)
+    model = kind(inputs, keras.layers.Dense(2)(hidden))
+    if kind is keras.Model:
+        hook = counted("instance", keras.Model.train_step)
+        model.train_step = functools.partial(hook, model)
+    model.compile(optimizer, loss="mse", jit_compile=False, run_eagerly=True)
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(16, 5)), random.normal(size=(16, 2))
+    calls.clear()
+    history = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+    return model, list(calls), set(history)
+
+
+def ours():
+    return keras_proxprop.ProxProp("adam", 0.01, tau=1.0, memory=None)
+
+
+def by_tape():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    hidden = keras.layers.Dense(6, "tanh")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(16, 5)), random.normal(size=(16, 2))
+    adam = keras.optimizers.Adam(0.01)
+    for rows in 2 * [slice(0, 8), slice(8, 16)]:
+        with keras_proxprop.ImplicitGradientTape(model, tau=1.0) as tape:
+            loss = tf.reduce_mean(tf.square(y[rows] - model(x[rows])))
+        directions = tape.gradient(loss, model.trainable_variables)
+        adam.apply(directions, model.trainable_variables)
+    return model
+
+
+for kind in (keras.Model, Decorated, Above, Mixed):
+    _, expected, logs = trained(kind, keras.optimizers.Adam(0.01))
+    model, seen, found = trained(kind, ours())
+    assert expected and seen == expected, (kind, seen, expected)
+    assert found == logs, (kind, found, logs)
+    # And the steps are implicit.
+    assert_close_weights(weights_of(model), weights_of(by_tape()), 1e-5)
+    scaled = keras.optimizers.LossScaleOptimizer(ours(), initial_scale=8.0)
+    model, seen, found = trained(kind, scaled)
+    assert seen == expected and found == logs
+    assert_close_weights(weights_of(model), weights_of(by_tape()), 1e-5)
+print("all hooks ran")
+"""
+
+
+def test_every_hook_runs_as_with_adam_whenever_it_was_installed():
+    assert "all hooks ran" in python(HOOKS)
