@@ -7,7 +7,7 @@ import weakref
 import tensorflow as tf
 
 from keras_proxprop import solvers
-from keras_proxprop.finite import all_finite
+from keras_proxprop.keras_seams.finite_step import all_finite
 from keras_proxprop.keras_seams.provenance import grant
 from keras_proxprop.keras_seams.recording import Recorder
 from keras_proxprop.plan import Plan

@@ -10,7 +10,7 @@ import weakref
 
 import tensorflow as tf
 
-from keras_proxprop.finite import all_finite
+from keras_proxprop.keras_seams.finite_step import all_finite
 from keras_proxprop.weights import native
 
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from keras_proxprop import solvers, tape
 from keras_proxprop.exclude import check_exclude, exclude_config, exclude_from_config
-from keras_proxprop.finite import step_if
 from keras_proxprop.keras_seams import loss_scale, provenance, train_step
+from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.memory.curvature_memory import check_memory
 from keras_proxprop.memory.state import Checkpointed, Curvatures
@@ -183,7 +183,7 @@ class ProxProp(OptimizerWrapper):
         Raises:
             RuntimeError: if `grads` are plain gradients.
         """
-        variables = self._trainable_variables
+        variables = self.built_for
         if trainable_variables is not None:
             variables = trainable_variables = list(trainable_variables)
         provenance.check(grads, variables)

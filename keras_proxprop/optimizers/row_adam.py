@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.keras_seams.names import known_by_name
+from keras_proxprop.weights import variable_key
 
 # The number of rows for which a step is Adam's, and how much longer or shorter others are.
 _ROWS = 64
@@ -70,14 +71,14 @@ class RowAdam(keras.optimizers.Adam):
             rows: list of the number of rows of each: an int, a scalar tensor, or `None`
                 where a direction is a plain gradient.
         """
-        self._factors.of = dict(zip(map(self._var_key, variables), map(row_factor, rows)))
+        self._factors.of = dict(zip(map(variable_key, variables), map(row_factor, rows)))
         try:
             yield
         finally:
             self._factors.of = {}
 
     def update_step(self, gradient, variable, learning_rate):
-        factor = self._factors.of.get(self._var_key(variable))
+        factor = self._factors.of.get(variable_key(variable))
         if factor is not None:
             learning_rate = tf.cast(learning_rate, variable.dtype)
             learning_rate *= tf.cast(factor, variable.dtype)

@@ -7,21 +7,8 @@ import warnings
 import keras
 import numpy as np
 
+from keras_proxprop.keras_seams.optimizer_state import ForwardedState
 from keras_proxprop.optimizers.row_adam import RowAdam
-
-
-def forwarded(name):
-    """Returns a property of that name that only the inner optimizer keeps."""
-
-    def get(self):
-        return getattr(self.inner_optimizer, name)
-
-    def set_(self, value):
-        # Keras's constructor sets its defaults before there is an inner optimizer.
-        if hasattr(self, "inner_optimizer"):
-            setattr(self.inner_optimizer, name, value)
-
-    return property(get, set_, doc=f"The inner optimizer's `{name}`.")
 
 
 def make(identifier, learning_rate, kwargs, outer):
@@ -88,7 +75,7 @@ def _check_known(kwargs, inner, outer):
         )
 
 
-class OptimizerWrapper(keras.optimizers.Optimizer):
+class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
     """An optimizer around another, which makes the steps and has all that Keras, its
     callbacks and `LossScaleOptimizer` read from an optimizer, or set.
 
@@ -107,25 +94,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
                 f"Received: inner_optimizer={inner_optimizer!r}"
             )
         super().__init__(learning_rate=0.0, name=name)
-        # The inner optimizer keeps learning rate and iterations: they would be two truths.
-        # (Not untracked: TensorFlow cannot save a list that something was taken out of.)
-        self._not_used = len(self._variables)
-        self.inner_optimizer = inner_optimizer
-
-    weight_decay = forwarded("weight_decay")
-    clipnorm = forwarded("clipnorm")
-    global_clipnorm = forwarded("global_clipnorm")
-    clipvalue = forwarded("clipvalue")
-    use_ema = forwarded("use_ema")
-    ema_momentum = forwarded("ema_momentum")
-    ema_overwrite_frequency = forwarded("ema_overwrite_frequency")
-    loss_scale_factor = forwarded("loss_scale_factor")
-    gradient_accumulation_steps = forwarded("gradient_accumulation_steps")
-    _model_variables_moving_average = forwarded("_model_variables_moving_average")
-    _trainable_variables = forwarded("_trainable_variables")
-    _trainable_variables_indices = forwarded("_trainable_variables_indices")
-    _iterations = forwarded("_iterations")
-    _learning_rate = forwarded("_learning_rate")
+        self.keep_state_in(inner_optimizer)
 
     @property
     def learning_rate(self):
@@ -145,11 +114,6 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         return self.inner_optimizer.iterations
 
     @property
-    def _own_variables(self):
-        """The variables that the inner optimizer does not know."""
-        return self._variables[self._not_used :]
-
-    @property
     def _kept(self):
         """What it makes variables for while it trains, `None` if it makes none."""
         return None
@@ -157,7 +121,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
     @property
     def _first_variables(self):
         """All that there are as soon as the optimizer is built."""
-        return self._own_variables + self.inner_optimizer.variables
+        return self.own_variables + self.inner_optimizer.variables
 
     @property
     def variables(self):
@@ -176,7 +140,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         self.built = True
 
     def set_weights(self, weights):
-        own, first = self._own_variables, len(self._first_variables)
+        own, first = self.own_variables, len(self._first_variables)
         self.inner_optimizer.set_weights(weights[len(own) : first])
         for variable, weight in zip(own, weights):
             variable.assign(weight)

@@ -2,13 +2,17 @@
 
 import tensorflow as tf
 
+from keras_proxprop.rows.arrays import working_dtype
+
 
 def all_finite(tensors):
     """Returns whether every entry of these tensors is finite, on every replica."""
     tensors = [t.values if isinstance(t, tf.IndexedSlices) else t for t in tensors]
     tensors = [tf.convert_to_tensor(t) for t in tensors if t is not None]
-    flags = [tf.reduce_all(tf.math.is_finite(t)) for t in tensors if t.dtype.is_floating]
-    finite = tf.reduce_all(tf.stack(flags)) if flags else tf.constant(True)
+    tensors = [t for t in tensors if t.dtype.is_floating]
+    # A sum takes one pass and no memory, and is not finite where an entry is not.
+    sums = [tf.reduce_sum(tf.cast(t, working_dtype(t.dtype))) for t in tensors]
+    finite = tf.reduce_all([tf.math.is_finite(s) for s in sums]) if sums else tf.constant(True)
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return finite

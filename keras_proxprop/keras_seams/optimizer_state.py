@@ -1,0 +1,56 @@
+"""The state of Keras's optimizers, for an optimizer that leaves it to another."""
+
+
+def forwarded(name):
+    """Returns a property of that name that only the inner optimizer keeps."""
+
+    def get(self):
+        return getattr(self.inner_optimizer, name)
+
+    def set_(self, value):
+        # Keras's constructor sets its defaults before there is an inner optimizer.
+        if hasattr(self, "inner_optimizer"):
+            setattr(self.inner_optimizer, name, value)
+
+    return property(get, set_, doc=f"The inner optimizer's `{name}`.")
+
+
+class ForwardedState:
+    """What Keras, its callbacks and its wrappers read from an optimizer, or set.
+
+    An optimizer that inherits from it keeps none of this: its `inner_optimizer` does. Keras
+    has no public names for an optimizer's variables, for their places, and for what backs
+    `iterations` and `learning_rate`.
+    """
+
+    weight_decay = forwarded("weight_decay")
+    clipnorm = forwarded("clipnorm")
+    global_clipnorm = forwarded("global_clipnorm")
+    clipvalue = forwarded("clipvalue")
+    use_ema = forwarded("use_ema")
+    ema_momentum = forwarded("ema_momentum")
+    ema_overwrite_frequency = forwarded("ema_overwrite_frequency")
+    loss_scale_factor = forwarded("loss_scale_factor")
+    gradient_accumulation_steps = forwarded("gradient_accumulation_steps")
+    _model_variables_moving_average = forwarded("_model_variables_moving_average")
+    _trainable_variables = forwarded("_trainable_variables")
+    _trainable_variables_indices = forwarded("_trainable_variables_indices")
+    _iterations = forwarded("_iterations")
+    _learning_rate = forwarded("_learning_rate")
+
+    def keep_state_in(self, inner_optimizer):
+        """Leaves all that Keras's constructor made to `inner_optimizer`."""
+        # Iterations and learning rate would be two truths. (They stay in the list, unused:
+        # TensorFlow cannot save a list that something was taken out of.)
+        self._unused = len(self._variables)
+        self.inner_optimizer = inner_optimizer
+
+    @property
+    def own_variables(self):
+        """The variables that the inner optimizer does not know."""
+        return self._variables[self._unused :]
+
+    @property
+    def built_for(self):
+        """The variables that the optimizer was built for."""
+        return self._trainable_variables
