@@ -180,7 +180,6 @@ strategy = tf.distribute.MirroredStrategy(devices)
 for new in (
     proxprop,
     remembering,
-    lambda: proxprop(gradient_accumulation_steps=2),
     lambda: keras.optimizers.LossScaleOptimizer(remembering()),
 ):
     with strategy.scope():
