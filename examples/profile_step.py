@@ -19,7 +19,7 @@ import tensorflow as tf
 import step_time
 from keras_proxprop.blocks import find_block
 from keras_proxprop.solvers import _get
-from keras_proxprop.solvers.factorization import _HALVINGS, _inverse_factor
+from keras_proxprop.solvers.factorization import _inverse_factor
 from keras_proxprop.tau import Tau
 
 
@@ -80,8 +80,7 @@ def main(argv=None):
             return solver.solve(rows(inputs), d, Tau(1.0))[0]
 
         def factor(inputs, d, matrix=matrix):
-            gram = matrix(inputs, d)
-            return _inverse_factor(gram, tf.constant(1.0), 0.0, _HALVINGS)[0]
+            return _inverse_factor(matrix(inputs, d), tf.constant(1.0), 0.0)[0]
 
         exact = form in ("primal", "dual")
         pieces = [exact and matrix, exact and factor, gradient, solve]
