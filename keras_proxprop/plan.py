@@ -16,6 +16,7 @@ from keras_proxprop.weights import variable_key
 FINAL = "final layer"
 ELSEWHERE = "called inside a tf.function or control flow of its own"
 SHARED = "shares a weight with another layer"
+JACOBIAN = "jacobians are those of the function"
 APART = "its weights are solved for together, and some are not asked for"
 
 
@@ -46,7 +47,7 @@ class Plan:
         self._found = {}
         self._known, self._excluded = set(), set()
 
-    def members(self, recorder, target=None, wanted=None):
+    def members(self, recorder, target=None, wanted=None, jacobian=False):
         """Returns a `Member` for every recorded linear map that has weights to step.
 
         Args:
@@ -55,21 +56,22 @@ class Plan:
                 not called.
             wanted: keys of the variables to step, as `variable_key` makes them. Defaults to
                 `None`: all of the blocks' weights.
+            jacobian: whether it is the function's derivative that is asked for, no step.
         """
         uses = {}
         for use in recorder.uses:
             uses.setdefault(id(use.block), []).append(use)
         blocks = [own[0].block for own in uses.values()]
-        final = set()
-        if uses and self._final_layer == "explicit":
-            final = final_layers(recorder, target)
         shared = _shared_variables(blocks)
-        members = []
+        final, members = None, []
         for block, own in zip(blocks, uses.values()):
             weights = [w for w in block.weights if wanted is None or variable_key(w) in wanted]
             if not weights:
                 continue
-            why = None
+            if final is None:
+                explicit = self._final_layer == "explicit" and not jacobian
+                final = final_layers(recorder, target) if explicit else set()
+            why = JACOBIAN if jacobian else None
             if any(variable_key(w) in shared for w in weights):
                 why = SHARED
             elif id(block.layer) in final:

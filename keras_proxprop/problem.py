@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_proxprop import solution
 from keras_proxprop.rows.stacked import stack
 
 
@@ -62,6 +63,17 @@ class Problem:
         return stack(parts)
 
     @property
+    def inputs(self):
+        """What was noted of every use, that the rows are made of."""
+        return [use.inputs for use in self.members[0].uses]
+
+    def fixed(self):
+        """Returns a problem with the same rows, of which no tape sees what they depend on."""
+        first = self.members[0]
+        uses = (dataclasses.replace(u, inputs=solution.fixed(u.inputs)) for u in first.uses)
+        return Problem([dataclasses.replace(first, uses=tuple(uses))])
+
+    @property
     def columns(self):
         return sum(member.block.columns for member in self.members)
 
@@ -80,7 +92,8 @@ class Problem:
             for parts, member in zip(d, self.members)
         ]
         d = _join([tf.concat(parts, axis=0) for parts in d])
-        direction, damped = solver.solve(rows, d, tau, self._as_direction(rest, rows.dtype))
+        rest = self._as_direction(rest, rows.dtype)
+        direction, damped = solution.solve(self, rows, d, rest, solver, tau)
         columns = zip(*map(self._split, direction))
         directions = [
             [member.block.matrix_as_weight(w, p) for p, w in zip(parts, member.weights)]

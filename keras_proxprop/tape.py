@@ -1,25 +1,25 @@
 """The tape that returns implicit directions in place of gradients."""
 
-import dataclasses
+import contextlib
 import warnings
 import weakref
 
 import tensorflow as tf
 
 from keras_proxprop import solvers
+from keras_proxprop.directions import replace_by_directions
 from keras_proxprop.keras_seams.finite_step import all_finite
 from keras_proxprop.keras_seams.provenance import grant
 from keras_proxprop.keras_seams.recording import Recorder
+from keras_proxprop.memory.state import check_kept
 from keras_proxprop.plan import Plan
-from keras_proxprop.problem import Problem
-from keras_proxprop.solvers.gradient import Gradient
 from keras_proxprop.tau import Tau, check_tau
-from keras_proxprop.weights import WeightSlice, native, variable_key
+from keras_proxprop.weights import native, variable_key
 
 _warned = weakref.WeakSet()
 
 
-class ImplicitGradientTape:
+class ImplicitGradientTape(tf.GradientTape):
     """A `tf.GradientTape` that returns implicit directions for a model's linear layers.
 
     The forward pass inside its context is recorded; `gradient` then returns, for the
@@ -28,7 +28,9 @@ class ImplicitGradientTape:
         P = (AᵀA + I/τ)⁻¹ Aᵀ D,    D = ∂L/∂z,
 
     and for all other weights the gradient. Both can be handed to any Keras optimizer,
-    a `ProxProp` included.
+    a `ProxProp` included. Jacobians are those of the function, with nothing implicit. Other
+    tapes around it, or inside of it, return what they return without it; one around it may
+    differentiate a direction, as the solution that it is.
 
     Args:
         model: `keras.Model` whose layers are recorded.
@@ -41,6 +43,9 @@ class ImplicitGradientTape:
         memory: the Gram matrices that a `ProxProp` keeps, as in its `step_arguments()`;
             `None` (default) is to use the batch's own.
         observer: what looks at every implicit solve, a `StepMonitor`; or `None` (default).
+        persistent: whether `gradient` may be called more than once. Defaults to `False`.
+        watch_accessed_variables: whether all trainable variables that are read are watched.
+            Defaults to `True`; otherwise those that were watched by hand have directions.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`, or `exclude` holds something else
@@ -69,102 +74,142 @@ class ImplicitGradientTape:
         exclude=(),
         memory=None,
         observer=None,
+        persistent=False,
+        watch_accessed_variables=True,
     ):
+        super().__init__(persistent, watch_accessed_variables)
+        memory = check_kept(memory)
         self._plan = Plan(model, solvers._get(solver), final_layer, exclude, memory)
         self._tau = Tau(check_tau(tau, schedules=False))
         self._observer = observer
-        self._tape = tf.GradientTape()
+        self._keeps, self._watches_all = persistent, watch_accessed_variables
+        # Whether a gradient of this tape is being made, and whether for a jacobian.
+        self.asked = self._jacobian = False
         self._damped = []
         # Whether the loss, and all that `gradient` returned, is: what is not makes no step.
         self.finite = tf.constant(True)
-        self._recorder = Recorder(model, self._plan.block, self._tape.watch)
+        self._recorder = Recorder(model, self._block, self)
 
     def __enter__(self):
         # As soon as the names are known: before a forward pass changes any statistics.
         if all(layer.built for layer in self._plan.model._flatten_layers()):
             self._plan.check_exclude_matches()
-        self._tape.__enter__()
+        super().__enter__()
         self._recorder.start()
         return self
 
     def __exit__(self, *exception):
         self._recorder.stop()
-        self._tape.__exit__(*exception)
+        super().__exit__(*exception)
 
-    def watch(self, tensor):
-        """Ensures that `tensor` is traced, as `tf.GradientTape.watch` does."""
-        self._tape.watch(tensor)
+    @contextlib.contextmanager
+    def stop_recording(self):
+        """Context in which nothing is recorded, as in `tf.GradientTape.stop_recording`."""
+        with super().stop_recording(), self._recorder.paused():
+            yield
+
+    def reset(self):
+        """Forgets all that was recorded."""
+        super().reset()
+        self._recorder.clear()
 
     # In a `tf.function` of the user's, AutoGraph would rewrite all that is called from here.
     @tf.autograph.experimental.do_not_convert
-    def gradient(self, target, sources):
+    def gradient(
+        self,
+        target,
+        sources,
+        output_gradients=None,
+        unconnected_gradients=tf.UnconnectedGradients.NONE,
+    ):
         """Returns implicit directions, and gradients for what has none.
 
         Args:
             target: the loss, or a nest of tensors whose sum it is.
             sources: a nest of variables or tensors.
+            output_gradients: what every tensor of `target` is multiplied by, a list.
+                Defaults to `None`: ones.
+            unconnected_gradients: "none" or "zero", a `tf.UnconnectedGradients`: what a source
+                has that the loss does not depend on. Defaults to "none".
 
         Returns:
-            A nest like `sources`: a direction, a gradient, or `None` where the loss does
-            not depend on a source.
+            A nest like `sources`: a direction, a gradient, or `None` (or zeros) where the
+            loss does not depend on a source.
+
+        Raises:
+            RuntimeError: if the tape is not `persistent` and this is the second call.
         """
+        zero = tf.UnconnectedGradients(unconnected_gradients) == tf.UnconnectedGradients.ZERO
         self._plan.check_exclude_matches()
         flat = tf.nest.flatten(sources)
         wanted = {variable_key(s) for s in flat}
-        members = self._plan.members(self._recorder, target, wanted)
-        if wanted & set(map(variable_key, self._plan.model.trainable_variables)):
+        members = self._plan.members(self._recorder, target, wanted, self._jacobian)
+        trained = wanted & set(map(variable_key, self._plan.model.trainable_variables))
+        if trained and not self._jacobian:
             self._warn_if_all_explicit(members)
         zs = [use.z for member in members for use in member.uses]
-        gradients = self._tape.gradient(target, zs + flat)
+        self._damped, self.asked = [], True
+        try:
+            gradients = super().gradient(target, zs + flat, output_gradients)
+        finally:
+            self.asked = False
+        if not self._keeps:
+            self._recorder.stop()
+            self._recorder.clear()
         d = dict(zip(map(id, zs), gradients))
         found = {variable_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
-        # Weights that are slices of one variable do not see each other's directions.
-        rest = dict(found)
-        counts = {}
-        members = _reached(members, d)
-        for problem in Problem.group(members):
-            rows = problem.rows()
-            solver = self._plan.solver(problem, rows)
-            if self._observer is not None:
-                solver = self._observer.observe(problem, solver)
-            self._solve(problem, rows, solver, d, rest, found)
-            weights = [w for member in problem.members for w in member.weights]
-            counts |= {variable_key(w): rows.count for w in weights}
-        for member in members:
-            if member.why is not None:
-                problem = Problem([member])
-                self._solve(problem, problem.rows(), Gradient(), d, found, found)
+        counts, self._damped = replace_by_directions(
+            found, members, d, self._plan, self._tau, self._observer
+        )
         if tf.executing_eagerly() and self.damped:
             warn_damped("This step was")
+        for source in flat:
+            if zero and found[variable_key(source)] is None:
+                found[variable_key(source)] = tf.zeros_like(native(source))
         directions = [found[variable_key(s)] for s in flat]
-        self.finite = all_finite(directions + tf.nest.flatten(target))
-        self._plan.commit(self.finite)
-        grant(map(native, flat), directions, counts, self.finite)
+        if not self._jacobian:
+            self.finite = all_finite(
+                tf.nest.flatten([directions, target], expand_composites=True)
+            )
+            self._plan.commit(self.finite)
+            grant(map(native, flat), directions, counts, self.finite)
         return tf.nest.pack_sequence_as(sources, directions)
+
+    def jacobian(self, *args, **kwargs):
+        """Returns `tf.GradientTape.jacobian`: of the function, with nothing implicit."""
+        with self._as_function():
+            return super().jacobian(*args, **kwargs)
+
+    def batch_jacobian(self, *args, **kwargs):
+        """Returns `tf.GradientTape.batch_jacobian`: of the function, with nothing implicit."""
+        with self._as_function():
+            return super().batch_jacobian(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _as_function(self):
+        self._jacobian = True
+        try:
+            yield
+        finally:
+            # What was noted of damping is in the graph of a loop.
+            self._jacobian, self._damped = False, []
+
+    def _block(self, layer):
+        """Returns the layer's block where this tape sees any of its weights."""
+        block = self._plan.block(layer)
+        if block is None or self._watches_all:
+            return block
+        watched = set(map(id, self.watched_variables()))
+        return block if any(variable_key(w) in watched for w in block.weights) else None
 
     @property
     def damped(self):
-        """Whether `gradient` had to damp the problem of some layer, a boolean tensor.
+        """Whether the last `gradient` had to damp the problem of some layer, a boolean tensor.
 
         That happens where rounding, in float64 even, leaves nothing of a layer's smallest
         curvatures next to its largest: the step is then a little shorter in those.
         """
         return tf.reduce_any(tf.stack(self._damped)) if self._damped else tf.constant(False)
-
-    def _solve(self, problem, rows, solver, d, rest, found):
-        """Puts the problem's directions in the place of its weights' gradients."""
-        directions, damped = problem.solve(
-            rows,
-            [[d[id(use.z)] for use in member.uses] for member in problem.members],
-            [[_read(rest, w) for w in member.weights] for member in problem.members],
-            solver,
-            self._tau,
-        )
-        self._damped.append(damped)
-        for member, parts in zip(problem.members, directions):
-            for weight, part in zip(member.weights, parts):
-                if variable_key(weight) in found:
-                    _write(found, weight, tf.cast(part, weight.dtype))
 
     def _warn_if_all_explicit(self, members):
         model = self._plan.model
@@ -185,27 +230,3 @@ def warn_damped(what, stacklevel=3):
         "inputs, or make tau smaller.",
         stacklevel=stacklevel,
     )
-
-
-def _reached(members, d):
-    """Returns the members without the uses that the loss does not depend on."""
-    reached = []
-    for member in members:
-        uses = tuple(use for use in member.uses if d[id(use.z)] is not None)
-        if uses:
-            reached.append(dataclasses.replace(member, uses=uses))
-    return reached
-
-
-def _read(values, weight):
-    """Returns the value of a weight or, where it is a slice of a variable, of its slice."""
-    value = values.get(variable_key(weight))
-    if value is None or not isinstance(weight, WeightSlice):
-        return value
-    return weight.read(value)
-
-
-def _write(values, weight, value):
-    if isinstance(weight, WeightSlice):
-        value = weight.write(value, values[variable_key(weight)])
-    values[variable_key(weight)] = value

@@ -5,6 +5,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from keras_proxprop.hiding import hidden, recording_tapes
 from keras_proxprop.rows.arrays import working_dtype
 
 
@@ -109,9 +110,14 @@ class Block:
                 `note.watch(z)` goes before.
             inputs: the layer's inputs.
         """
-        weights = [tf.convert_to_tensor(w) for w in self.values()]
+        values = self.values()
+        weights, reads = [tf.convert_to_tensor(w) for w in values], ()
+        if not all(getattr(w, "trainable", True) for w in values):
+            # No step is taken for it: a tape that watches it sees it as it is.
+            pairs = zip(values, weights, hidden(weights))
+            reads = [copy if v.trainable else w for v, w, copy in pairs]
         floating = inputs if inputs.dtype.is_floating else tf.cast(inputs, weights[0].dtype)
-        return self.finish(note(inputs, product(self.linear, floating, weights)))
+        return self.finish(note(inputs, product(self.linear, floating, weights, reads)))
 
     def values(self):
         """Returns what `linear` takes besides the inputs: the kernel, and maybe the bias."""
@@ -158,7 +164,7 @@ class CompositeBlock(Block):
 
 
 def product(linear, inputs, values, reads=()):
-    """Returns `linear(inputs, *values)`, with the values hidden from every tape.
+    """Returns `linear(inputs, *values)`, the values hidden from the tapes that record it.
 
     A gradient for them is then exactly the part that reaches them by other ways. The
     gradient for the inputs is made with the values themselves, so that a gradient of this
@@ -172,15 +178,21 @@ def product(linear, inputs, values, reads=()):
             by way of this product alone, `AᵀD`.
     """
 
+    recording = () if reads else recording_tapes()
+
     @tf.custom_gradient
-    def hidden(inputs, *reads):
+    def apart(inputs, *reads):
         def gradient(d):
-            sources = [inputs, *values[: len(reads)]]
+            sources = [inputs, *values]
+            if any(tape.asked for tape in recording):
+                # They would not see `AᵀD`: it is for others.
+                sources = [inputs]
             with tf.GradientTape() as tape:
                 tape.watch(sources)
                 z = linear(inputs, *values)
-            return tape.gradient(z, sources, d)
+            gradients = tape.gradient(z, sources, d)
+            return gradients + [None] * (1 + len(values) - len(sources))
 
-        return linear(inputs, *(reads or map(tf.stop_gradient, values))), gradient
+        return linear(inputs, *reads), gradient
 
-    return hidden(inputs, *reads)
+    return apart(inputs, *(reads or hidden(values)))

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block
+from keras_proxprop.hiding import unseen
 from keras_proxprop.rows.arrays import nominal_product, working_dtype
 from keras_proxprop.rows.one_hot import OneHotRows
 
@@ -23,7 +24,9 @@ class EmbeddingBlock(Block):
 
     def call(self, note, inputs, **_):
         # Nothing but the weights has a gradient here, and theirs follows from `∂L/∂z`.
-        return note(inputs, tf.stop_gradient(type(self.layer).call(self.layer, inputs)))
+        with unseen():
+            z = type(self.layer).call(self.layer, inputs)
+        return note(inputs, z)
 
     def prepare(self, inputs):
         return inputs if inputs.dtype.is_integer else tf.cast(inputs, tf.int32)

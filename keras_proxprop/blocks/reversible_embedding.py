@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block, product
 from keras_proxprop.blocks.embedding import EmbeddingBlock
+from keras_proxprop.hiding import hidden
 from keras_proxprop.keras_seams.own_call import Run
 from keras_proxprop.rows.arrays import working_dtype
 from keras_proxprop.rows.matrix import MatrixRows, positions_as_rows
@@ -53,7 +54,7 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
             return self._project(note if tied else note.of_part(1), inputs)
         # The layer's own call hands on a mask, too.
         run = Run(self.layer, [self.layer._embeddings])
-        z = run(inputs, tf.stop_gradient(tf.convert_to_tensor(self.layer._embeddings)))
+        z = run(inputs, *hidden([tf.convert_to_tensor(self.layer._embeddings)]))
         return note({"tokens": inputs}, z) if tied else note.of_part(0)(inputs, z)
 
     def _project(self, note, states):

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block, product
+from keras_proxprop.hiding import hidden
 from keras_proxprop.keras_seams.own_call import Run
 from keras_proxprop.rows.arrays import size, working_dtype
 from keras_proxprop.rows.scaling import ScalingRows, SlopeRows
@@ -85,8 +86,7 @@ class NormalizationBlock(ScalingBlock):
             # An offset alone scales ones.
             ones = tf.ones([self.columns], working_dtype(inputs.dtype))
             moments = self.count(inputs), ones, tf.zeros_like(ones)
-        moments = tf.nest.map_structure(tf.stop_gradient, moments)
-        flat = [tf.reshape(tf.stop_gradient(value), [-1]) for value in values]
+        flat = [tf.reshape(value, [-1]) for value in hidden(values)]
         z = tf.unstack(note(moments, tf.stack(flat)))
         reads = [tf.reshape(read, value.shape) for read, value in zip(z, values)]
         outputs = product(run, inputs, values, reads)
@@ -152,7 +152,7 @@ class SlopeBlock(ScalingBlock):
         run = Run(self.layer, self.weights)
         inputs = self.floating(inputs)
         z = product(run, inputs, [tf.convert_to_tensor(self.weights[0])])
-        return note(tf.stop_gradient(self.scaled(inputs)), z)
+        return note(self.scaled(inputs), z)
 
     def scaled(self, inputs):
         return inputs

@@ -5,6 +5,7 @@ that asks the recorder of its own thread: other threads, and replicas of one mod
 their own threads, run the layers as they are. Nothing stays behind when it ends.
 """
 
+import contextlib
 import dataclasses
 import functools
 import threading
@@ -13,6 +14,7 @@ import weakref
 import tensorflow as tf
 
 from keras_proxprop.blocks.recurrent.layers import cells_of
+from keras_proxprop.hiding import recorded_by
 from keras_proxprop.keras_seams.layers import layers_of
 
 _active = threading.local()
@@ -65,14 +67,23 @@ class Recorder:
     Args:
         model: `keras.Model`.
         blocks: function of a layer that returns its block, or `None`.
-        watch: function called on every preactivation, or `None`.
+        tape: the `tf.GradientTape` that records the same, or `None`.
     """
 
-    def __init__(self, model, blocks, watch=None):
+    def __init__(self, model, blocks, tape=None):
         self.model = model
         self._blocks = blocks
-        self._watch = watch
+        # Weakly: the tape owns its recorder, and both hold the tensors of a forward pass.
+        self._tape = tape and weakref.ref(tape)
         self._shadowed = {}
+        self.clear()
+
+    @property
+    def tape(self):
+        return self._tape and self._tape()
+
+    def clear(self):
+        """Forgets what was noted."""
         self.uses = []
         self.model_calls = []
         self.weighted = []
@@ -83,11 +94,21 @@ class Recorder:
         _recorders().append(self)
         self._shadow(self.model)
 
-    def stop(self):
+    @contextlib.contextmanager
+    def paused(self):
+        """Context in which nothing is noted."""
         _recorders().remove(self)
-        for layer in self._shadowed.values():
-            _uncover(layer)
-        self._shadowed.clear()
+        try:
+            yield
+        finally:
+            _recorders().append(self)
+
+    def stop(self):
+        if self in _recorders():
+            _recorders().remove(self)
+            for layer in self._shadowed.values():
+                _uncover(layer)
+            self._shadowed.clear()
 
     def enter(self, layer):
         """Prepares for a call of `layer`; returns whether its tensors will be in reach."""
@@ -104,8 +125,8 @@ class Recorder:
         return self._blocks(layer)
 
     def watch(self, z):
-        if self._watch is not None:
-            self._watch(z)
+        if self.tape is not None:
+            self.tape.watch(z)
 
     def leave(self, layer, args, kwargs, outputs):
         if layer is self.model:
@@ -131,9 +152,11 @@ def _call(layer, original, args, kwargs):
     """Runs a layer's call for the recorders of this thread that it belongs to."""
     owners = [r for r in _recorders() if r.owns(layer)]
     owners = [r for r in owners if r.enter(layer)]
-    blocks = [r.block(layer) for r in owners]
-    if owners and all(blocks):
-        outputs = blocks[0].call(Note(owners, blocks), *args, **kwargs)
+    noting = [r for r in owners if r.block(layer) is not None]
+    if noting:
+        blocks = [r.block(layer) for r in noting]
+        with recorded_by(r.tape for r in noting if r.tape is not None):
+            outputs = blocks[0].call(Note(noting, blocks), *args, **kwargs)
     else:
         outputs = original(*args, **kwargs)
     for recorder in owners:

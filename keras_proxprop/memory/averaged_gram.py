@@ -63,6 +63,8 @@ class Kept(Solver):
         inverse: variable.
     """
 
+    solves_with_rows = False
+
     def __init__(self, inverse):
         self._inverse = inverse
 

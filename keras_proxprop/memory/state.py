@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_proxprop.memory.averaged_gram import KEPT, AveragedGram
+from keras_proxprop.memory.curvature_memory import CurvatureMemory
 from keras_proxprop.weights import weight_key
 
 
@@ -171,3 +172,19 @@ def _fits(state, shape):
             stacklevel=2,
         )
     return own == tuple(shape)
+
+
+def check_kept(memory):
+    """Returns `memory` if it is what an optimizer keeps, or `None`."""
+    if isinstance(memory, CurvatureMemory) or (isinstance(memory, str) and memory == "auto"):
+        raise ValueError(
+            "Argument `memory` of a tape is what a `ProxProp` keeps in its variables from "
+            "step to step: pass the tape `**optimizer.step_arguments()`, or memory=None. "
+            f"Received: memory={memory!r}"
+        )
+    if memory is not None and not isinstance(memory, Curvatures):
+        raise TypeError(
+            "Argument `memory` of a tape must be None, or as `ProxProp.step_arguments()` has "
+            f"it. Received: memory={memory!r} (of type {type(memory).__name__})"
+        )
+    return memory

@@ -16,6 +16,8 @@ class Solver(HasConfig):
 
     # Whether a factorization is what it solves with.
     exact = False
+    # Whether the matrix is that of the rows, and none that was kept.
+    solves_with_rows = True
 
     def solve(self, rows, d, tau, rest=None):
         """Returns the direction `P`, a list as in `keras_proxprop.rows`, and whether the

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block, CompositeBlock, product
 from keras_proxprop.blocks.recurrent.scan import scan
+from keras_proxprop.hiding import hidden, recording_tapes
 from keras_proxprop.rows.arrays import working_dtype
 from keras_proxprop.rows.matrix import PartitionedRows
 from keras_proxprop.weights import WeightSlice
@@ -117,7 +118,7 @@ class CellBlock(CompositeBlock):
         # The states, which are features, are known only now.
         masked = {} if mask is None else {"mask": mask}
         for note, (z, *features) in zip(notes, maps):
-            note({"features": list(map(tf.stop_gradient, features)), **masked}, z)
+            note({"features": features, **masked}, z)
         return states, outputs
 
     def loop(self, watch, x, states, run):
@@ -152,15 +153,19 @@ class CellBlock(CompositeBlock):
     def recurrent(self, columns=slice(None)):
         """Returns the function `h @ recurrent_kernel`, the weights hidden from the tape."""
         kernel = self.value(self.layer.recurrent_kernel)[:, columns]
+        recording, reads = recording_tapes(), hidden([kernel])
 
         @tf.custom_gradient
-        def hidden(h):
-            # With the kernel itself, as in `product`, but without a tape inside of the loop.
-            return tf.matmul(h, tf.stop_gradient(kernel)), lambda d: tf.matmul(
-                d, kernel, transpose_b=True
-            )
+        def apart(h, read):
+            def gradient(d):
+                # With the kernel itself, as in `product`, but without a tape in the loop.
+                asked = any(tape.asked for tape in recording)
+                other = None if asked else tf.matmul(h, d, transpose_a=True)
+                return tf.matmul(d, kernel, transpose_b=True), other
 
-        return hidden
+            return tf.matmul(h, read), gradient
+
+        return lambda h: apart(h, *reads)
 
     def value(self, variable):
         return tf.cast(tf.convert_to_tensor(variable), self.layer.compute_dtype)
@@ -246,7 +251,7 @@ class GRUCellBlock(CellBlock):
             bias += tf.pad(recurrent_bias[: 2 * u], [[0, u]])
         gates, candidate = tf.split(self.project(x, bias), [2 * u, u], axis=-1)
         # What the recurrent product is added to, at every step.
-        offset = tf.zeros_like(candidate) + tf.stop_gradient(recurrent_bias[2 * u :])
+        offset = tf.zeros_like(candidate) + hidden([recurrent_bias[2 * u :]])[0]
         zs = [watch(z) for z in (gates, candidate, offset)]
         recurrent = self.recurrent()
 

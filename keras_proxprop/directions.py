@@ -1,0 +1,81 @@
+"""From the gradients of one backward pass to the directions of the steps."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from keras_proxprop.problem import Problem
+from keras_proxprop.solvers.gradient import Gradient
+from keras_proxprop.weights import WeightSlice, variable_key
+
+
+def replace_by_directions(found, members, d, plan, tau, observer=None):
+    """Puts directions in the place of gradients.
+
+    Args:
+        found: `{variable_key: the part of its gradient that passes by the recorded linear
+            maps, or None}`, of the variables that directions are wanted for.
+        members: what the `Plan` made of the forward pass.
+        d: `{id of a z: ∂L/∂z, or None}`.
+        plan, tau: `Plan` and `Tau`.
+        observer: what looks at every implicit solve, or `None`.
+
+    Returns:
+        `{variable_key: rows of its problem}`, and of every problem whether it was damped.
+    """
+    # Weights that are slices of one variable do not see each other's directions.
+    rest = dict(found)
+    counts, damped = {}, []
+
+    def solve(problem, rows, solver, rest):
+        directions, was_damped = problem.solve(
+            rows,
+            [[d[id(use.z)] for use in member.uses] for member in problem.members],
+            [[_read(rest, w) for w in member.weights] for member in problem.members],
+            solver,
+            tau,
+        )
+        damped.append(was_damped)
+        for member, parts in zip(problem.members, directions):
+            for weight, part in zip(member.weights, parts):
+                if variable_key(weight) in found:
+                    _write(found, weight, tf.cast(part, weight.dtype))
+
+    members = _reached(members, d)
+    for problem in Problem.group(members):
+        rows = problem.rows()
+        solver = plan.solver(problem, rows)
+        if observer is not None:
+            solver = observer.observe(problem, solver)
+        solve(problem, rows, solver, rest)
+        weights = [w for member in problem.members for w in member.weights]
+        counts |= {variable_key(w): rows.count for w in weights}
+    for member in members:
+        if member.why is not None:
+            problem = Problem([member])
+            solve(problem, problem.rows(), Gradient(), found)
+    return counts, damped
+
+
+def _reached(members, d):
+    """Returns the members without the uses that the loss does not depend on."""
+    reached = []
+    for member in members:
+        uses = tuple(use for use in member.uses if d[id(use.z)] is not None)
+        if uses:
+            reached.append(dataclasses.replace(member, uses=uses))
+    return reached
+
+
+def _read(values, weight):
+    """Returns the value of a weight or, where it is a slice of a variable, of its slice."""
+    value = values.get(variable_key(weight))
+    if value is None or not isinstance(weight, WeightSlice):
+        return value
+    return weight.read(value)
+
+
+def _write(values, weight, value):
+    if isinstance(weight, WeightSlice):
+        value = weight.write(value, values[variable_key(weight)])
+    values[variable_key(weight)] = value
