@@ -98,11 +98,11 @@ def jacobian(layer, x, mask, initial_state):
         return call
 
     weights = [w.value for w in cell.trainable_variables]
-    steps = range(TIME)[:: -1 if layer.go_backwards else 1]
+    steps = range(x.shape[1])[:: -1 if layer.go_backwards else 1]
     states = initial_state
     jacobians = []
     for t in steps:
-        taken = np.ones(BATCH, bool) if mask is None else mask[:, t]
+        taken = np.ones(len(x), bool) if mask is None else mask[:, t]
         zs.clear()
         with tf.GradientTape(persistent=True) as tape:
             cell.activation = seen(own[0], False)

@@ -1,0 +1,140 @@
+"""Over random nets and data a direction solves its problem, descends, and is finite.
+
+More of them: `pytest tests/test_random_nets.py --hypothesis-profile=long`.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from hypothesis import event, given, note
+from hypothesis import strategies as st
+from layer_problems import problems, steps
+from random_nets import KINDS, data, nets
+
+from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp
+
+# What the README promises of an exact step in float32, where it is not damped.
+PROMISED = 1e-3
+# By which part of itself memory raises the diagonal of a Gram matrix.
+FLOOR = 1e-5
+# Unit roundoffs of the dtypes that layers compute in.
+ROUNDOFF = {"float16": 5e-4, "bfloat16": 4e-3, "float32": 6e-8, "float64": 1e-16}
+TAUS = st.one_of(st.just("auto"), st.floats(-6, 6).map(lambda power: 10**power))
+
+
+def losses(kind, model):
+    """Returns a loss of a model's outputs, and of its regularizers."""
+
+    def loss(outputs):
+        outputs = tf.cast(outputs, "float64" if outputs.dtype == tf.float64 else "float32")
+        target = tf.range(tf.cast(tf.size(outputs), outputs.dtype), dtype=outputs.dtype)
+        target = tf.reshape(tf.sin(target), tf.shape(outputs))
+        if kind == "zero":
+            target = tf.stop_gradient(outputs)
+        value = tf.reduce_mean((outputs - target) ** 2)
+        return tf.add_n([value, *(tf.cast(part, value.dtype) for part in model.losses)])
+
+    return loss
+
+
+def flat(parts):
+    """Returns all entries of some tensors in one vector, in float64."""
+    arrays = [tf.convert_to_tensor(part).numpy() for part in parts]
+    return np.concatenate([array.astype(float).reshape(-1) for array in arrays])
+
+
+def roundoff(step):
+    """Returns that of the sums `AᵀD`."""
+    dtype = step.layer.compute_dtype
+    return ROUNDOFF[dtype if step.made.is_composite or dtype == "float64" else "float32"]
+
+
+def one_tau(tau, a):
+    """Returns τ of a problem with Jacobian `a` as a number."""
+    return 1 / (0.1 * np.mean(np.sum(a**2, axis=0)) + 1e-12) if tau == "auto" else tau
+
+
+def proximal(a, gradient, terms, tau):
+    """Returns `(AᵀA + I/τ)⁻¹ g`, the condition of the matrix scaled to unit diagonal, and how
+    much a unit of rounding in each of `terms` may change the direction."""
+    matrix = a.T @ a + np.eye(a.shape[1]) / tau
+    scale = 1 / np.sqrt(np.diag(matrix))
+    values, vectors = np.linalg.eigh(matrix * scale[:, None] * scale)
+    values = np.maximum(values, 1e-18)
+    inverse = scale[:, None] * ((vectors / values) @ vectors.T) * scale
+    rounded = np.linalg.norm(np.abs(inverse) @ terms)
+    return inverse @ gradient, values[-1] / values[0], rounded
+
+
+@given(
+    net=nets(),
+    batch=st.sampled_from([1, 2, 3, 8]),
+    kind=st.sampled_from(KINDS),
+    tau=TAUS,
+    solver=st.sampled_from(["auto", "exact", "cg"]),
+    memory=st.booleans(),
+    loss_kind=st.sampled_from(["mse", "mse", "mse", "zero"]),
+    seed=st.integers(0, 9),
+)
+def test_a_direction_solves_its_problem_descends_and_is_finite(
+    net, batch, kind, tau, solver, memory, loss_kind, seed
+):
+    keras.utils.set_random_seed(seed)
+    model = net.model()
+    x = data(net, batch, kind, seed)
+    loss = losses(loss_kind, model)
+    memory = CurvatureMemory(layers="all") if memory and solver != "cg" else None
+    optimizer = ProxProp(tau=tau, solver=solver, final_layer="implicit", memory=memory)
+    model(x)
+    expected = steps(net, model, x, loss)
+    with tf.GradientTape() as tape:
+        value = loss(model(x, training=True))
+    variables = model.trainable_variables
+    gradients = tape.gradient(value, variables)
+    with ImplicitGradientTape(model, **optimizer.step_arguments()) as tape:
+        value = loss(model(x, training=True))
+    directions = tape.gradient(value, variables)
+    check(expected, variables, gradients, directions, tau, solver, memory, tape.damped.numpy())
+
+
+def check(expected, variables, gradients, directions, tau, solver, memory, damped):
+    of = {id(v): i for i, v in enumerate(variables)}
+    if not np.all(np.isfinite(flat(gradients))):
+        event("the gradient is not finite")
+        return
+    assert np.all(np.isfinite(flat(directions))), "a direction is not finite"
+    for step in expected:
+        indices = [of[id(v)] for v in step.layer.trainable_variables]
+        for own, a, right, terms in problems(step):
+            note(f"{step.made} on {step.inputs.shape}")
+            p, g = (flat([all_[indices[i]] for i in own]) for all_ in (directions, gradients))
+            if tau == "auto" and step.made.name == "GRU":
+                # Its problems, two or three, have a τ each.
+                continue
+            exact, condition, rounded = proximal(a, right, terms, one_tau(tau, a))
+            dtype = step.layer.compute_dtype
+            lost = 16 * roundoff(step)
+            check_descent(p, g, exact, right, lost, terms)
+            if solver == "cg" or damped:
+                continue
+            tolerance = 1e-10 if dtype == "float64" else PROMISED
+            tolerance += 1e3 * ROUNDOFF["float64"] * condition
+            tolerance += 2 * FLOOR * condition if memory else 0
+            check_solution(p, exact, tolerance, lost * rounded, not np.any(g))
+
+
+def check_descent(p, g, exact, right, lost, terms):
+    """Fails where `p` does not descend, unless rounding could have done that to `exact`."""
+    inner = exact @ right
+    clear = inner > 10 * lost * np.linalg.norm(terms) * np.linalg.norm(exact)
+    event(f"descent is {'clear' if clear else 'lost in rounding'}")
+    assert p @ g > 0 or not clear, f"no descent: {p @ g}, not {inner}"
+
+
+def check_solution(p, exact, tolerance, rounded, is_zero):
+    error, length = np.linalg.norm(p - exact), np.linalg.norm(exact)
+    allowed = tolerance * length + rounded
+    clear = allowed < 0.1 * length
+    event(f"solution is {'clear' if clear else 'zero' if is_zero else 'lost in rounding'}")
+    if clear or is_zero:
+        assert error <= allowed, f"error {error / length:.1e}, allowed {allowed / length:.1e}"
