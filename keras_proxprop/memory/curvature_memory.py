@@ -23,8 +23,10 @@ class CurvatureMemory(HasConfig):
     have the same Gram matrix the two directions are equal, as they are on the first step.
     (`R` is averaged too: a smaller last batch does not take a longer step. τ, where it
     changes, counts from the next refresh on.) The diagonal of the average is raised by
-    10⁻⁵ of itself. Refreshes are many at first: one is due whenever the last is longer ago
-    than a quarter of the training so far.
+    10⁻⁵ of itself. A batch whose `AᵀA / R` is more than ten times the average, and the one at
+    the last refresh, is scaled down to that: one batch of outliers is soon forgotten. A batch
+    whose step has a direction that is not finite is left out. Refreshes are many at first: one
+    is due whenever the last is longer ago than a quarter of the training so far.
 
     A change of `D` changes the direction in proportion. So under `tf.distribute` the
     replicas, which keep one common average, together make the step of the global batch.

@@ -97,6 +97,7 @@ class Curvatures:
                     weight=variable("weight", dtype="float64"),
                     rows=variable("rows", dtype="float64"),
                     refreshed=variable("refreshed", dtype="int64"),
+                    batch=variable("batch", dtype="float64"),
                 )
 
         # From a thread of its own, which knows nothing of the graph that this step is traced
