@@ -225,13 +225,13 @@ MUTATIONS = [
     Mutation(
         "memory of a step that is skipped",
         "memory/state.py",
-        "valid = tf.cond(due, finite, lambda: tf.constant(False))",
-        "valid = due",
+        "tf.cond(finite, lambda: new, lambda: kept)",
+        "new",
         "test_memory_outliers.py leaves_no_trace",
     ),
     Mutation(
         "memory that is not saved",
-        "optimizers/proxprop.py",
+        "optimizers/wrapper.py",
         "store[name] = array",
         "pass",
         "test_memory_state.py",
@@ -283,7 +283,8 @@ def _test(folder, tests, log):
         os.chdir(folder)
         sys.path[:0] = [str(folder)]
         file, _, expression = tests.partition(" ")
-        arguments = [f"tests/{file}", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        (path,) = pathlib.Path("tests").rglob(file)
+        arguments = [str(path), "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
         arguments += ["-o", "addopts="] + (["-k", expression] if expression else [])
         os._exit(pytest.main(arguments))
     finally:

@@ -7,8 +7,8 @@ kept in a file. At the end the program says what is wrong, and fails if anything
 a variable that is not finite, memory of the process that grows, a loss that does not go down,
 a step that is traced again.
 
-    python examples/benchmarks/soak.py
-    python examples/benchmarks/soak.py --steps 2000 --jit --optimizer adam
+    python examples/soak.py
+    python examples/soak.py --steps 2000 --jit --optimizer adam
 """
 
 import argparse
