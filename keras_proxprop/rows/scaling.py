@@ -12,7 +12,7 @@ class ScalingRows(Rows):
     `D` holds the products `AᵀD`: a row for every weight that a call reads, call after call.
 
     Args:
-        count: number of rows, an integer tensor.
+        count: number of rows, an int or an integer tensor.
         mean: of every `x̂`, `[columns]`.
         square: sum of squares of `x̂` about its mean, `[columns]`.
         bias: whether the ones take part.
@@ -76,7 +76,8 @@ class ScalingRows(Rows):
         square = tf.add_n(
             [part.square + part._number() * (part.mean - mean) ** 2 for part in parts]
         )
-        count = tf.add_n([part._count for part in parts])
+        # A number where it is known: what `summary` reckons with.
+        count = sum(part.count for part in parts)
         return ScalingRows(count, mean, square, first.bias, first._reads, first.closed_price)
 
 
