@@ -3,8 +3,7 @@
 import keras
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.rows.grouped_patches import GroupedPatchRows
-from keras_proxprop.rows.patches import PatchRows
+from keras_proxprop.rows.grouped_patches import patches_in_groups
 from keras_proxprop.rows.windows import Windows
 
 
@@ -25,7 +24,5 @@ class ConvolutionBlock(Block):
         return Windows.of(self.layer).convolve(inputs, kernel)
 
     def rows(self, inputs, bias):
-        windows, groups = Windows.of(self.layer), self.layer.groups
-        if groups > 1:
-            return GroupedPatchRows(inputs, windows, bias, groups)
-        return PatchRows(inputs, windows, bias)
+        windows = Windows.of(self.layer)
+        return patches_in_groups(inputs, windows, bias, self.layer.groups)

@@ -3,7 +3,7 @@
 import keras
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.rows.grouped_patches import GroupedPatchRows
+from keras_proxprop.rows.grouped_patches import patches_in_groups
 from keras_proxprop.rows.windows import Windows
 
 
@@ -26,4 +26,4 @@ class DepthwiseBlock(Block):
 
     def rows(self, inputs, bias):
         windows, channels = Windows.of(self.layer), inputs.shape[-1]
-        return GroupedPatchRows(inputs, windows, bias, channels)
+        return patches_in_groups(inputs, windows, bias, channels)

@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block
 from keras_proxprop.rows.arrays import nominal_product
-from keras_proxprop.rows.groups import GroupedRows
-from keras_proxprop.rows.matrix import MatrixRows
+from keras_proxprop.rows.groups import rows_in_groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +111,10 @@ class EinsumDenseBlock(Block):
         order = axes.groups + axes.rows + axes.features
         x = tf.einsum(f"{axes.inputs}->{order}", inputs)
         features = math.prod(map(self._length, axes.features))
+        groups = math.prod(map(self._length, axes.groups))
         others = [c for c in axes.rows if c != axes.inputs[0]]
         per_item = nominal_product(inputs.shape[axes.inputs.index(c)] for c in others)
-        if not axes.groups:
-            return MatrixRows(tf.reshape(x, [-1, features]), bias, per_item)
-        groups = math.prod(map(self._length, axes.groups))
-        return GroupedRows(tf.reshape(x, [groups, -1, features]), bias, per_item)
+        return rows_in_groups(tf.reshape(x, [groups, -1, features]), bias, per_item)
 
     def outputs_as_matrix(self, z):
         axes = self.axes

@@ -14,6 +14,13 @@ from keras_proxprop.rows.patches import PatchRows
 _PATCH_NUMBERS = 2**18
 
 
+def patches_in_groups(images, windows, bias, groups):
+    """Returns the patches of groups of channels as rows: of one group, a problem like any."""
+    if groups == 1:
+        return PatchRows(images, windows, bias)
+    return GroupedPatchRows(images, windows, bias, groups)
+
+
 class GroupedPatchRows(PatchRows):
     """The patches of every group of channels: a small problem each, on its own filters."""
 
@@ -47,7 +54,7 @@ class GroupedPatchRows(PatchRows):
         return GroupedRows(tf.reshape(patches, [self.groups, -1, taps * channels]), self.bias)
 
     def _convolve(self, images, kernel):
-        if self.groups < images.shape[-1]:
+        if self.groups < images.shape[-1] or not self.geometry.has_depthwise_kernel:
             return super()._convolve(images, kernel)
         kernel = tf.reshape(kernel, [*self.geometry.kernel_size, self.groups, -1])
         return self.geometry.convolve_channels(images, kernel)

@@ -4,6 +4,14 @@ import tensorflow as tf
 
 from keras_proxprop.rows.arrays import size
 from keras_proxprop.rows.base import Rows
+from keras_proxprop.rows.matrix import MatrixRows
+
+
+def rows_in_groups(x, bias, per_item):
+    """Returns `[groups, count, n]` as rows: of one group, a problem like any."""
+    if x.shape[0] == 1:
+        return MatrixRows(x[0], bias, per_item)
+    return GroupedRows(x, bias, per_item)
 
 
 class GroupedRows(Rows):

@@ -20,16 +20,11 @@ class Windows:
         return cls(layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
 
     def convolve(self, images, kernel):
-        padding = self.padding
-        if padding == "causal":
-            left = self.dilation[0] * (self.kernel_size[0] - 1)
-            images = tf.pad(images, [[0, 0], [left, 0], [0, 0]])
-            padding = "valid"
         return keras.ops.conv(
-            images,
+            self._padded(images),
             kernel,
             strides=list(self.strides),
-            padding=padding,
+            padding=self._padding,
             dilation_rate=self.dilation,
             data_format="channels_last",
         )
@@ -37,13 +32,27 @@ class Windows:
     def convolve_channels(self, images, kernel):
         """Convolves every channel with filters of its own."""
         return keras.ops.depthwise_conv(
-            images,
+            self._padded(images),
             kernel,
             strides=self.strides,
-            padding=self.padding,
+            padding=self._padding,
             dilation_rate=self.dilation,
             data_format="channels_last",
         )
+
+    @property
+    def has_depthwise_kernel(self):
+        """Whether TensorFlow has a kernel for `convolve_channels`."""
+        return len(self.strides) < 3 and len(set(self.strides)) == 1
+
+    @property
+    def _padding(self):
+        return "valid" if self.padding == "causal" else self.padding
+
+    def _padded(self, images):
+        if self.padding != "causal":
+            return images
+        return tf.pad(images, [[0, 0], [self.pads(0, None)[0], 0], [0, 0]])
 
     def pads(self, axis, length):
         """Returns `(low, high)` zeros around an axis; `high` may be a tensor."""
