@@ -12,6 +12,8 @@ from keras_proxprop.weights import variable_key
 _ROWS = 64
 _EXPONENT = 1 / 3
 _SHORTEST, _LONGEST = 0.5, 8.0
+# Adam's own: about the smallest number of float16, where less is 0 and 0 / 0 not a number.
+_EPSILON_OF_FLOAT16 = 1e-7
 
 
 @known_by_name
@@ -27,7 +29,8 @@ class RowAdam(keras.optimizers.Adam):
       `learning_rate * clip((R / 64) ** (1/3), 0.5, 8)` times Adam's quotient; that of a weight
       without an implicit direction is `learning_rate` times it, as ever.
     - `epsilon` is 1e-12. Directions are divided by the curvature of all rows: those of a
-      convolution are about as small as Adam's usual 1e-7, which would slow them down.
+      convolution are about as small as Adam's usual 1e-7, which would slow them down. For
+      weights in float16 it is at least 1e-7: less is 0 there.
 
     With plain gradients it is Adam.
 
@@ -82,7 +85,13 @@ class RowAdam(keras.optimizers.Adam):
         if factor is not None:
             learning_rate = tf.cast(learning_rate, variable.dtype)
             learning_rate *= tf.cast(factor, variable.dtype)
-        super().update_step(gradient, variable, learning_rate)
+        epsilon = self.epsilon
+        if tf.as_dtype(variable.dtype) == tf.float16:
+            self.epsilon = max(epsilon, _EPSILON_OF_FLOAT16)
+        try:
+            super().update_step(gradient, variable, learning_rate)
+        finally:
+            self.epsilon = epsilon
 
 
 class _Factors:
