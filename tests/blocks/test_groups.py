@@ -41,7 +41,11 @@ AS_MANY_AS_CHANNELS = {
         (3, 7, 2),
         2,
     ),
-    "unequal-strides": (lambda: layers.Conv2D(4, 2, strides=(2, 1), groups=2), (3, 5, 5, 2), 2),
+    "unequal-strides": (
+        lambda: layers.Conv2D(4, 2, strides=(2, 1), groups=2),
+        (3, 5, 5, 2),
+        2,
+    ),
     "unequal-strides-same": (
         lambda: layers.Conv2D(4, 3, strides=(1, 2), padding="same", groups=2),
         (3, 5, 5, 2),
@@ -78,7 +82,7 @@ def inputs(shape):
 
 
 def expected(model, layer, x, weights):
-    """Returns the step in `weights`, stacked, by the Jacobian of the layer: a float64 solve."""
+    """Returns the step in `weights`, stacked, by the layer's Jacobian: a float64 solve."""
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.sin(model(x)))
     gradient = tape.gradient(loss, [w.value for w in weights])
