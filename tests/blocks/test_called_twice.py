@@ -1,4 +1,4 @@
-"""Every kind of layer, called twice or by two models, is one problem in `fit` and `summary`."""
+"""Every kind of layer, called twice or by two models, is one problem for fit and summary."""
 
 import keras
 import numpy as np
