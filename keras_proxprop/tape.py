@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_proxprop import solvers
 from keras_proxprop.directions import replace_by_directions
 from keras_proxprop.keras_seams.finite_step import all_finite
+from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.keras_seams.provenance import grant
 from keras_proxprop.keras_seams.recording import Recorder
 from keras_proxprop.memory.state import check_kept
@@ -92,7 +93,7 @@ class ImplicitGradientTape(tf.GradientTape):
 
     def __enter__(self):
         # As soon as the names are known: before a forward pass changes any statistics.
-        if all(layer.built for layer in self._plan.model._flatten_layers()):
+        if all(layer.built for layer in layers_of(self._plan.model)):
             self._plan.check_exclude_matches()
         super().__enter__()
         self._recorder.start()
