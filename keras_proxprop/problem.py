@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_proxprop import solution
+from keras_proxprop import replicas, solution
 from keras_proxprop.rows.stacked import stack
 
 
@@ -93,7 +93,12 @@ class Problem:
         ]
         d = _join([tf.concat(parts, axis=0) for parts in d])
         rest = self._as_direction(rest, rows.dtype)
-        direction, damped = solution.solve(self, rows, d, rest, solver, tau)
+        # Directions of replicas are added up. One that knows its own rows only takes those of
+        # the others for rows like its own, and makes its part of the whole direction.
+        parts = 1 if solver.sees_all_replicas else replicas.in_sync()
+        if parts > 1:
+            d, rest = d / parts, rest and [part / parts for part in rest]
+        direction, damped = solution.solve(self, rows, d, rest, solver, tau.of_part(parts))
         columns = zip(*map(self._split, direction))
         directions = [
             [member.block.matrix_as_weight(w, p) for p, w in zip(parts, member.weights)]

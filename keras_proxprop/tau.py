@@ -45,6 +45,14 @@ class Tau:
         # What a schedule falls to is not known before.
         return tf.maximum(tf.cast(value, rows.dtype), tf.constant(_SMALLEST, rows.dtype))
 
+    def of_part(self, parts):
+        """Returns the τ with which a part of a batch stands for `parts` parts like it.
+
+        The Gram matrix of so many is as many times that of one. So `(n AᵀA + I/τ)⁻¹` is
+        `(AᵀA + I/(n τ))⁻¹ / n`. "auto" is reckoned from the part's own trace already.
+        """
+        return self if parts == 1 or isinstance(self.value, str) else Tau(self.value * parts)
+
 
 def check_tau(tau, schedules=True):
     """Returns `tau` if it is a positive number or tensor, "auto", or a schedule."""

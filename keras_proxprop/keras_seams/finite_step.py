@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.rows.arrays import working_dtype
 
 
@@ -13,10 +14,9 @@ def all_finite(tensors):
     # A sum takes one pass and no memory, and is not finite where an entry is not.
     sums = [tf.reduce_sum(tf.cast(t, working_dtype(t.dtype))) for t in tensors]
     finite = tf.reduce_all([tf.math.is_finite(s) for s in sums]) if sums else tf.constant(True)
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    if replicas.in_sync() == 1:
         return finite
-    return context.all_reduce("sum", tf.cast(~finite, "int32")) == 0
+    return replicas.total(tf.cast(~finite, "int32")) == 0
 
 
 def step_if(finite, step, directions):

@@ -10,6 +10,7 @@ import weakref
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.keras_seams.finite_step import all_finite
 from keras_proxprop.weights import native
 
@@ -112,11 +113,9 @@ def rows_of(variables):
     rows = [note and note.rows for note in notes]
     rows = [count if _is_reachable(count) else None for count in rows]
     known = [tf.cast(count, "int32") for count in rows if count is not None]
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1 or not known:
+    if replicas.in_sync() == 1 or not known:
         return rows
-    total = context.all_reduce("sum", tf.stack(known))
-    totals = iter(tf.unstack(total))
+    totals = iter(tf.unstack(replicas.total(tf.stack(known))))
     return [None if count is None else next(totals) for count in rows]
 
 

@@ -5,6 +5,7 @@ import typing
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.factorization import floored_inverse
@@ -32,6 +33,8 @@ class Averaged(Solver):
         state: function that returns the `AveragedGram`, or `None`: then it only tells
             its price.
     """
+
+    sees_all_replicas = True
 
     def __init__(self, own, decay, refresh_every, state=None):
         self._own = own
@@ -70,6 +73,7 @@ class Kept(Solver):
     """
 
     solves_with_rows = False
+    sees_all_replicas = True
 
     def __init__(self, inverse):
         self._inverse = inverse
@@ -212,9 +216,8 @@ def _bounded(average, new, weight, last):
 
 def _over_replicas(gram, count):
     """Returns the mean Gram matrix of all replicas, and the number of all their rows."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    if replicas.in_sync() == 1:
         return gram, count
-    gram = context.all_reduce(tf.distribute.ReduceOp.SUM, gram * tf.cast(count, gram.dtype))
-    count = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
+    gram = replicas.total(gram * tf.cast(count, gram.dtype))
+    count = replicas.total(count)
     return gram / tf.cast(count, gram.dtype), count

@@ -110,6 +110,7 @@ class Observed(Solver):
 
     def __init__(self, solver, problem, probes, due, scale):
         self._solver = solver
+        self.sees_all_replicas = solver.sees_all_replicas
         self._problem = problem
         self._probes = probes
         self._due = due

@@ -9,5 +9,8 @@ from keras_proxprop.solvers.solver import Solver
 class Gradient(Solver):
     """Returns the plain gradient `AᵀD + rest`."""
 
+    # Gradients add up.
+    sees_all_replicas = True
+
     def solve(self, rows, d, tau, rest=None):
         return add(rows.multiply_transposed(d), rest), tf.constant(False)

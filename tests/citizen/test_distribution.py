@@ -1,11 +1,13 @@
-"""Under a strategy, layers with memory make the step of the global batch."""
+"""Under a strategy, replicas together make the step of the global batch."""
 
+import pytest
 from scenarios import python
 
-TWO_REPLICAS = """
+SETUP = """
 import keras, numpy as np, tensorflow as tf
 from helpers import assert_close, assert_close_weights, weights_of
 from keras_proxprop import CurvatureMemory, ProxProp, RowAdam
+from keras_proxprop.memory.averaged_gram import KEPT
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -13,8 +15,9 @@ devices = [device.name for device in tf.config.list_logical_devices("CPU")]
 strategy = tf.distribute.MirroredStrategy(devices)
 assert strategy.num_replicas_in_sync == 2
 L = keras.layers
+"""
 
-
+TWO_REPLICAS = """
 def compiled(inner):
     keras.utils.set_random_seed(4)
     layers = [L.Dense(6, "tanh"), L.Conv1D(3, 3, activation="tanh"), L.Dense(2)]
@@ -45,7 +48,7 @@ for inner in (
         [v.numpy() for v in model.optimizer.variables if "curvature" in v.path]
         for model in (alone, together)
     ]
-    assert len(kept[0]) == len(kept[1]) == 10
+    assert len(kept[0]) == len(kept[1]) == 2 * len(KEPT)
     for a, b in zip(*kept):
         assert_close(b, a, 1e-3)
 print("equal")
@@ -53,4 +56,50 @@ print("equal")
 
 
 def test_two_replicas_make_the_step_of_the_global_batch():
-    assert "equal" in python(TWO_REPLICAS)
+    assert "equal" in python(SETUP + TWO_REPLICAS)
+
+
+# Both replicas see the same rows, so that each knows what the global batch's Gram matrix is.
+EQUAL_PARTS = """
+import sys
+
+tau = {"auto": "auto", "fixed": 0.7}[sys.argv[1]]
+
+
+def compiled():
+    keras.utils.set_random_seed(4)
+    layers = [
+        L.Embedding(9, 4),
+        L.LayerNormalization(),
+        L.Conv1D(6, 3),
+        L.PReLU(shared_axes=[1]),
+        L.LSTM(5, return_sequences=True),
+        L.EinsumDense("abc,bcd->abd", (5, 3)),
+        L.Dense(30, "tanh", kernel_regularizer="l2"),
+        L.Dense(2),
+    ]
+    model = keras.Sequential([keras.Input((7,)), *layers])
+    sgd = keras.optimizers.SGD(0.5)
+    model.compile(ProxProp(sgd, tau=tau, memory=None), loss="mse", jit_compile=False)
+    return model
+
+
+random = np.random.default_rng(0)
+x = random.integers(0, 9, size=(4, 4, 7))
+y = random.normal(size=(4, 4, 5, 2)).astype("float32")
+x, y = (np.concatenate([a, a], 1).reshape(32, *a.shape[2:]) for a in (x, y))
+alone = compiled()
+with strategy.scope():
+    together = compiled()
+before = weights_of(alone)
+for model in (alone, together):
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+assert_close_weights(weights_of(together), weights_of(alone), 1e-4)
+assert not any(np.allclose(a, b) for a, b in zip(weights_of(alone), before))
+print("equal")
+"""
+
+
+@pytest.mark.parametrize("tau", ["auto", "fixed"])
+def test_two_replicas_without_memory_make_no_longer_a_step_than_one_device(tau):
+    assert "equal" in python(SETUP + EQUAL_PARTS, tau)
