@@ -98,6 +98,8 @@ class Plan:
         """Returns why a layer with weights has no member among those of `recorder`."""
         if self.reason(layer) is not None:
             return self.reason(layer)
+        if id(layer) in recorder.not_taken:
+            return f"its inputs are {recorder.not_taken[id(layer)]}"
         return ELSEWHERE if id(layer) in recorder.elsewhere else "not called"
 
     def block(self, layer):

@@ -23,7 +23,8 @@ def solve(problem, rows, d, rest, solver, tau):
         return solver.solve(rows, d, tau, rest)
     d_fixed, rest_fixed = fixed((d, rest))
     direction, damped = solver.solve(problem.fixed().rows(), d_fixed, tau, rest_fixed)
-    inputs = [x for x in tf.nest.flatten(problem.inputs) if x.dtype.is_floating]
+    inputs = tf.nest.flatten(problem.inputs, expand_composites=True)
+    inputs = [x for x in inputs if tf.is_tensor(x) and x.dtype.is_floating]
     sources = [*inputs, d, *(rest or [])]
     if not isinstance(tau.value, (str, float)):
         tau = Tau(tf.convert_to_tensor(tau.value))
@@ -51,7 +52,11 @@ def solve(problem, rows, d, rest, solver, tau):
 
 def fixed(nest):
     """Returns a nest like this one, of which no tape sees what it depends on."""
-    return tf.nest.map_structure(lambda x: x if x is None else tf.stop_gradient(x), nest)
+
+    def stopped(x):
+        return tf.stop_gradient(x) if tf.is_tensor(x) else x
+
+    return tf.nest.map_structure(stopped, nest, expand_composites=True)
 
 
 def _dot(left, right):

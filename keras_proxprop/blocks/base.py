@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.hiding import hidden, recording_tapes
+from keras_proxprop.keras_seams.own_call import keras_mask, put_keras_mask
 from keras_proxprop.rows.arrays import working_dtype
 
 
@@ -50,6 +51,13 @@ class Block:
         if not getattr(layer, cls.kernel_name).trainable:
             return "its kernel is frozen"
         return None
+
+    @staticmethod
+    def takes(kind):
+        """Returns whether `call` takes tensors of this kind: `None` is plain ones, else
+        "sparse", "ragged" or another. On those that it does not, the layer steps explicitly.
+        """
+        return kind is None
 
     @property
     def row_key(self):
@@ -172,27 +180,45 @@ def product(linear, inputs, values, reads=()):
 
     Args:
         linear: function of the inputs and the values.
-        inputs: tensor.
+        inputs: tensor, or a nest of tensors (sparse ones, too) and other values.
         values: of the weights, tensors.
         reads: copies of the values, where these are to have a gradient of their own: that
             by way of this product alone, `AᵀD`.
     """
 
     recording = () if reads else recording_tapes()
+    parts = tf.nest.flatten(inputs, expand_composites=True)
+    # What else there is (ids, masks, flags, where a sparse tensor's entries are) is constant.
+    moving = [i for i, x in enumerate(parts) if tf.is_tensor(x) and x.dtype.is_floating]
+
+    def given(tensors):
+        replaced = dict(zip(moving, map(_masked_as, tensors, (parts[i] for i in moving))))
+        flat = [replaced.get(i, x) for i, x in enumerate(parts)]
+        return tf.nest.pack_sequence_as(inputs, flat, expand_composites=True)
 
     @tf.custom_gradient
-    def apart(inputs, *reads):
-        def gradient(d):
-            sources = [inputs, *values]
+    def apart(*tensors):
+        tensors, reads = tensors[: len(moving)], tensors[len(moving) :]
+
+        def gradient(*d):
+            sources = [*tensors, *values]
             if any(tape.asked for tape in recording):
                 # They would not see `AᵀD`: it is for others.
-                sources = [inputs]
+                sources = [*tensors]
             with tf.GradientTape() as tape:
                 tape.watch(sources)
-                z = linear(inputs, *values)
-            gradients = tape.gradient(z, sources, d)
-            return gradients + [None] * (1 + len(values) - len(sources))
+                z = linear(given(tensors), *values)
+            gradients = tape.gradient(tf.nest.flatten(z), sources, list(d))
+            return gradients + [None] * (len(tensors) + len(values) - len(sources))
 
-        return linear(inputs, *reads), gradient
+        return linear(given(tensors), *reads), gradient
 
-    return apart(inputs, *(reads or hidden(values)))
+    return apart(*(parts[i] for i in moving), *(reads or hidden(values)))
+
+
+def _masked_as(copy, tensor):
+    """Gives a copy of a tensor the mask that Keras has put on the tensor; returns the copy."""
+    mask = keras_mask(tensor)
+    if mask is not None:
+        put_keras_mask(copy, mask)
+    return copy

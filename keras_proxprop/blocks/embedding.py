@@ -22,14 +22,18 @@ class EmbeddingBlock(Block):
     def weights(self):
         return [w for w in [self.layer._embeddings] if w.trainable]
 
+    @staticmethod
+    def takes(kind):
+        return kind in (None, "sparse", "ragged")
+
     def call(self, note, inputs, **_):
         # Nothing but the weights has a gradient here, and theirs follows from `∂L/∂z`.
         with unseen():
             z = type(self.layer).call(self.layer, inputs)
-        return note(inputs, z)
+        return note_lookup(note, inputs, z)
 
     def prepare(self, inputs):
-        return inputs if inputs.dtype.is_integer else tf.cast(inputs, tf.int32)
+        return whole(inputs)
 
     def rows(self, inputs, bias):
         dtype = working_dtype(tf.as_dtype(self.layer.compute_dtype))
@@ -40,3 +44,18 @@ class EmbeddingBlock(Block):
 
     def matrix_as_weight(self, weight, part):
         return part
+
+
+def note_lookup(note, ids, z):
+    """Notes a lookup, with sparse and ragged ids as the plain ones that they stand for."""
+    if isinstance(ids, tf.RaggedTensor):
+        return z.with_flat_values(note(ids.flat_values, z.flat_values))
+    if isinstance(ids, tf.SparseTensor):
+        # What is missing is looked up as token 0.
+        ids = tf.ensure_shape(tf.sparse.to_dense(ids), ids.shape)
+    return note(ids, z)
+
+
+def whole(ids):
+    """Returns ids of any dtype in one that holds every token, as the layer's `call` does."""
+    return ids if ids.dtype in (tf.int32, tf.int64) else tf.cast(ids, tf.int32)

@@ -10,8 +10,8 @@ from keras_proxprop.rows.jacobian import JacobianRows
 class GenericBlock(Block):
     """A layer whose outputs are linear in all of its trainable weights at once.
 
-    Nothing is known of it but its `call`, which takes a tensor and returns one: all of its
-    weights are one column of one problem, and the products with `A` and `Aᵀ` are its
+    Nothing is known of it but its `call`, which takes and returns any nest of tensors: all of
+    its weights are one column of one problem, and the products with `A` and `Aᵀ` are its
     forward pass and its gradient. Meant for conjugate gradients; the exact step makes
     a forward pass per number in its weights.
     """
@@ -33,12 +33,56 @@ class GenericBlock(Block):
     def solves_for(self, weights):
         return len(weights) == len(self.weights)
 
-    def call(self, note, inputs, **kwargs):
-        run = Run(self.layer, self.weights, kwargs)
+    def call(self, note, *args, **kwargs):
+        run = Run(self.layer, self.weights)
         values = [tf.convert_to_tensor(w) for w in self.weights]
-        z = product(run, inputs, values)
+        outputs = None
+
+        def linear(given, *values):
+            nonlocal outputs
+            outputs = run(given, *values)
+            return floating(outputs)
+
+        given = args, kwargs
+        z = product(linear, given, values)
         run.update()
-        return note(inputs, z)
+        inputs = {"given": given, "scope": run.scope, "state": run.state}
+        if len(z) == 1:
+            return with_floating(outputs, [note(inputs, z[0])])
+        # Several outputs are rows of one problem, one after the other.
+        stacked = note(inputs, tf.concat([tf.reshape(x, [-1]) for x in z], axis=0))
+        pieces = tf.split(stacked, [tf.size(x) for x in z])
+        return with_floating(outputs, [_shaped(p, x) for p, x in zip(pieces, z)])
+
+    def prepare(self, inputs):
+        # The layer is run again on what it was called with.
+        return inputs
 
     def rows(self, inputs, bias):
-        return JacobianRows(self, inputs)
+        given = inputs["given"]
+        run = Run(self.layer, self.weights, inputs["scope"], inputs["state"])
+        return JacobianRows(
+            lambda *values: floating(run(given, *values)),
+            [w.shape for w in self.weights],
+            tf.as_dtype(self.layer.compute_dtype).size < 4,
+        )
+
+
+def floating(nest):
+    """Returns the tensors of floats in a nest, a list."""
+    return [x for x in tf.nest.flatten(nest) if _is_floating(x)]
+
+
+def with_floating(nest, tensors):
+    """Returns the nest with other tensors of floats in the place of its own."""
+    others = iter(tensors)
+    flat = [next(others) if _is_floating(x) else x for x in tf.nest.flatten(nest)]
+    return tf.nest.pack_sequence_as(nest, flat)
+
+
+def _shaped(flat, like):
+    return tf.ensure_shape(tf.reshape(flat, tf.shape(like)), like.shape)
+
+
+def _is_floating(x):
+    return tf.is_tensor(x) and x.dtype.is_floating

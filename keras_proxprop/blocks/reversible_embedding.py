@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block, product
-from keras_proxprop.blocks.embedding import EmbeddingBlock
+from keras_proxprop.blocks.embedding import EmbeddingBlock, note_lookup, whole
 from keras_proxprop.hiding import hidden
 from keras_proxprop.keras_seams.own_call import Run
 from keras_proxprop.rows.arrays import working_dtype
@@ -54,8 +54,11 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
             return self._project(note if tied else note.of_part(1), inputs)
         # The layer's own call hands on a mask, too.
         run = Run(self.layer, [self.layer._embeddings])
-        z = run(inputs, *hidden([tf.convert_to_tensor(self.layer._embeddings)]))
-        return note({"tokens": inputs}, z) if tied else note.of_part(0)(inputs, z)
+        table = tf.convert_to_tensor(self.layer._embeddings)
+        z = run(((inputs,), {}), *hidden([table]))
+        if tied:
+            return note_lookup(lambda ids, z: note({"tokens": ids}, z), inputs, z)
+        return note_lookup(note.of_part(0), inputs, z)
 
     def _project(self, note, states):
         layer = self.layer
@@ -72,8 +75,7 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
 
     def prepare(self, inputs):
         if "tokens" in inputs:
-            tokens = inputs["tokens"]
-            return {"tokens": tokens if tokens.dtype.is_integer else tf.cast(tokens, "int32")}
+            return {"tokens": whole(inputs["tokens"])}
         return {"states": tf.cast(inputs["states"], self._dtype)}
 
     @property

@@ -77,11 +77,12 @@ class NormalizationBlock(ScalingBlock):
 
     def call(self, note, inputs, **kwargs):
         weights = self._weights(self.layer)
-        run = Run(self.layer, weights, kwargs)
+        run = Run(self.layer, weights)
         values = [tf.convert_to_tensor(w) for w in weights]
         inputs = self.floating(inputs)
+        given = (inputs,), kwargs
         if weights[0] is getattr(self.layer, self.names[0], None):
-            moments = self.moments(inputs, run, values, **kwargs)
+            moments = self.moments(given, run, values)
         else:
             # An offset alone scales ones.
             ones = tf.ones([self.columns], working_dtype(inputs.dtype))
@@ -89,7 +90,7 @@ class NormalizationBlock(ScalingBlock):
         flat = [tf.reshape(value, [-1]) for value in hidden(values)]
         z = tf.unstack(note(moments, tf.stack(flat)))
         reads = [tf.reshape(read, value.shape) for read, value in zip(z, values)]
-        outputs = product(run, inputs, values, reads)
+        outputs = product(run, given, values, reads)
         run.update()
         return outputs
 
@@ -97,9 +98,9 @@ class NormalizationBlock(ScalingBlock):
         """Returns the number of entries in every channel, an integer tensor."""
         return tf.convert_to_tensor(math.prod(size(x, axis) for axis in self.others(x)))
 
-    def moments(self, inputs, run, values, **_):
+    def moments(self, given, run, values):
         """Returns of every channel of `x̂` count, mean, and sum of squares about the mean."""
-        x = run(inputs, tf.ones_like(values[0]), *map(tf.zeros_like, values[1:]))
+        x = run(given, tf.ones_like(values[0]), *map(tf.zeros_like, values[1:]))
         x = tf.cast(x, working_dtype(x.dtype))
         count = self.count(x)
         mean, variance = tf.nn.moments(x, self.others(x))
@@ -122,10 +123,12 @@ class BatchNormalizationBlock(NormalizationBlock):
     def call(self, note, inputs, training=None, mask=None):
         return super().call(note, inputs, training=training, mask=mask)
 
-    def moments(self, inputs, run, values, training, mask):
+    def moments(self, given, run, values):
         layer = self.layer
-        if not (training and layer.trainable) or mask is not None or layer.renorm:
-            return super().moments(inputs, run, values)
+        (inputs,), kwargs = given
+        trains = kwargs["training"] and layer.trainable
+        if not trains or kwargs["mask"] is not None or layer.renorm:
+            return super().moments(given, run, values)
         # As the layer makes it: the two are then one in a graph.
         x = tf.cast(inputs, working_dtype(inputs.dtype))
         others = self.others(x)
@@ -151,7 +154,7 @@ class SlopeBlock(ScalingBlock):
     def call(self, note, inputs):
         run = Run(self.layer, self.weights)
         inputs = self.floating(inputs)
-        z = product(run, inputs, [tf.convert_to_tensor(self.weights[0])])
+        z = product(run, ((inputs,), {}), [tf.convert_to_tensor(self.weights[0])])
         return note(self.scaled(inputs), z)
 
     def scaled(self, inputs):

@@ -1,34 +1,84 @@
 """Running a layer's own `call` with other values in the place of its variables."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
+# Without a public name: what Keras keeps of the call that is running, the scope in which
+# variables are read in a layer's compute dtype, and masks, which tensors carry.
+from keras.src.backend.common import global_state
+from keras.src.backend.common.masking import get_keras_mask as keras_mask
+from keras.src.backend.common.masking import set_keras_mask as put_keras_mask
+from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
+
+__all__ = ["CallScope", "Run", "keras_mask", "put_keras_mask"]
+_CONTEXT = "current_call_ctx"
+
+
+class CallScope:
+    """What Keras tells a layer while its `call` runs: the dtype that variables are read in,
+    and the context (the training flag) that layers inside of it take theirs from."""
+
+    def __init__(self):
+        scope = get_autocast_scope()
+        self._dtype = None if scope is None else scope.dtype
+        self._context = global_state.get_global_attribute(_CONTEXT)
+
+    @contextlib.contextmanager
+    def again(self):
+        """Is the same scope, wherever it is entered."""
+        outside = global_state.get_global_attribute(_CONTEXT)
+        global_state.set_global_attribute(_CONTEXT, self._context)
+        try:
+            with AutocastScope(self._dtype):
+                yield
+        finally:
+            global_state.set_global_attribute(_CONTEXT, outside)
+
 
 class Run:
-    """A layer's own `call` as a function of its inputs and its weights.
+    """A layer's own `call` as a function of what it is called with and of its weights.
+
+    Made where the layer is called. Whenever it is run, it runs as there: in the same scope,
+    and with the same values of the layer's other variables (statistics, seeds).
 
     Args:
         layer: the Keras layer.
         weights: the variables that take other values.
-        kwargs: what `call` is given besides the inputs.
+        scope: `CallScope` of the call; `None` where it is being made now.
+        state: values of the other variables; `None` likewise.
     """
 
-    def __init__(self, layer, weights, kwargs=None):
+    def __init__(self, layer, weights, scope=None, state=None):
         self._layer = layer
         self._weights = weights
-        self._kwargs = kwargs or {}
-        others = [v for v in layer.variables if not any(v is w for w in weights)]
-        self._state = [(v, tf.convert_to_tensor(v)) for v in others]
+        self._others = [v for v in layer.variables if not any(v is w for w in weights)]
+        self.scope = scope or CallScope()
+        self.state = self._read() if state is None else state
         self._updates = []
 
-    def __call__(self, inputs, *values):
-        scope = keras.StatelessScope(self._state + list(zip(self._weights, values)))
+    def __call__(self, given, *values):
+        """Returns what the layer's `call` returns.
+
+        Args:
+            given: what it is called with, `(args, kwargs)`.
+            values: of the weights.
+        """
+        args, kwargs = given
+        state = list(zip(self._others, self.state))
+        scope = keras.StatelessScope(state + list(zip(self._weights, values)))
         before = dict(scope.state_mapping)
-        with scope:
-            outputs = type(self._layer).call(self._layer, inputs, **self._kwargs)
-        after = [(v, scope.get_current_value(v)) for v, _ in self._state]
+        with scope, self.scope.again():
+            outputs = type(self._layer).call(self._layer, *args, **kwargs)
+        after = [(v, scope.get_current_value(v)) for v, _ in state]
         self._updates = [(v, new) for v, new in after if new is not before[id(v)]]
         return outputs
+
+    def _read(self):
+        # Not in the compute dtype: a running mean would be rounded at every step.
+        with AutocastScope(None):
+            return [tf.convert_to_tensor(variable) for variable in self._others]
 
     def update(self):
         """Assigns what the last run would have assigned."""

@@ -18,8 +18,9 @@ from keras_proxprop.hiding import recorded_by
 from keras_proxprop.keras_seams.layers import layers_of
 
 _active = threading.local()
-# What every model was last called with while it was recorded, tensors as `tf.TensorSpec`.
+# What every model was last called with while it was recorded, tensors as `tf.TypeSpec`.
 last_call = weakref.WeakKeyDictionary()
+_KINDS = {tf.SparseTensor: "sparse", tf.RaggedTensor: "ragged"}
 _shadow_lock = threading.Lock()
 _shadows = {}
 
@@ -88,6 +89,8 @@ class Recorder:
         self.model_calls = []
         self.weighted = []
         self.elsewhere = {}
+        # The kinds of inputs that blocks do not take, by the ids of their layers.
+        self.not_taken = {}
 
     def start(self):
         self.graph = _current_graph()
@@ -131,7 +134,7 @@ class Recorder:
     def leave(self, layer, args, kwargs, outputs):
         if layer is self.model:
             self.model_calls.append((args, kwargs, outputs))
-            last_call[layer] = tf.nest.map_structure(_spec, (args, kwargs))
+            last_call[layer] = tf.nest.map_structure(spec_of, (args, kwargs))
             return
         # What makes a recurrent layer's outputs are its (last) cell's weights.
         layer = cells_of(layer)[-1]
@@ -153,6 +156,11 @@ def _call(layer, original, args, kwargs):
     owners = [r for r in _recorders() if r.owns(layer)]
     owners = [r for r in owners if r.enter(layer)]
     noting = [r for r in owners if r.block(layer) is not None]
+    kind = _kind(args, kwargs)
+    if noting and not noting[0].block(layer).takes(kind):
+        for recorder in noting:
+            recorder.not_taken[id(layer)] = kind
+        noting = []
     if noting:
         blocks = [r.block(layer) for r in noting]
         with recorded_by(r.tape for r in noting if r.tape is not None):
@@ -195,8 +203,17 @@ def _recorders():
     return _active.recorders
 
 
-def _spec(x):
-    return tf.TensorSpec.from_tensor(x) if isinstance(x, tf.Tensor) else x
+def spec_of(x):
+    """Returns the `tf.TypeSpec` of a tensor of any kind, and what is none as it is."""
+    return tf.type_spec_from_value(x) if tf.is_tensor(x) else x
+
+
+def _kind(args, kwargs):
+    """Returns what kind of tensors a call is made with; `None` for plain ones."""
+    for x in tf.nest.flatten((args, kwargs)):
+        if tf.is_tensor(x) and not isinstance(x, (tf.Tensor, tf.Variable)):
+            return _KINDS.get(type(x), type(x).__name__)
+    return None
 
 
 def _current_graph():

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.keras_seams.layers import layers_of
-from keras_proxprop.keras_seams.recording import Recorder
+from keras_proxprop.keras_seams.recording import Recorder, spec_of
 
 
 def trace_call(model, blocks, args, kwargs, read):
@@ -13,15 +13,23 @@ def trace_call(model, blocks, args, kwargs, read):
     Args:
         model: `keras.Model`.
         blocks: function of a layer that returns its block, or `None`.
-        args, kwargs: of the call; tensors may be `tf.TensorSpec`s.
+        args, kwargs: of the call; tensors may be `tf.TypeSpec`s.
         read: function of the `Recorder`, called while its tensors' graph is there.
     """
     found = []
 
     def symbolic(x):
-        if not tf.is_tensor(x) and not isinstance(x, tf.TensorSpec):
+        kind = spec_of(x)
+        if not isinstance(kind, tf.TypeSpec):
             return x
-        return tf.compat.v1.placeholder(x.dtype, x.shape)
+        if isinstance(kind, tf.SparseTensorSpec):
+            # With a shape that is known wherever the tensor goes.
+            places = tf.compat.v1.placeholder(tf.int64, [None, kind.shape.rank])
+            values = tf.compat.v1.placeholder(kind.dtype, [None])
+            return tf.SparseTensor(places, values, kind.shape)
+        parts = tf.nest.flatten(kind, expand_composites=True)
+        parts = [tf.compat.v1.placeholder(part.dtype, part.shape) for part in parts]
+        return tf.nest.pack_sequence_as(kind, parts, expand_composites=True)
 
     def call():
         recorder = Recorder(model, blocks)

@@ -1,10 +1,11 @@
 """Solving as another solver does, with notes on what it did: what `StepMonitor` reads."""
 
+import math
 import time
 
 import tensorflow as tf
 
-from keras_proxprop.keras_seams.recording import Use
+from keras_proxprop.keras_seams.recording import Use, spec_of
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
@@ -62,20 +63,14 @@ class Timer:
         # Plain data: tensors would hold the graph of the step.
         member = problem.members[0]
         self._block, self._weights, self._uses = member.block, member.weights, len(member.uses)
-        self._inputs = tf.nest.map_structure(tf.TensorSpec.from_tensor, member.uses[0].inputs)
+        self._inputs = tf.nest.map_structure(spec_of, member.uses[0].inputs)
         self._columns, self._solver = problem.columns, solver.without_refresh()
 
     def seconds(self, shapes, jit_compile):
         """Returns the fastest run's time for inputs of these shapes, one after the other."""
-        shapes = iter(shapes)
-
-        def like(x):
-            shape = [next(shapes) for _ in x.shape]
-            if x.dtype.is_floating:
-                return tf.random.normal(shape, dtype=x.dtype)
-            return tf.zeros(shape, x.dtype)
-
-        inputs = [tf.nest.map_structure(like, self._inputs)] * self._uses
+        lengths = iter(shapes)
+        like = tf.nest.map_structure(lambda x: _like(x, lengths), self._inputs)
+        inputs = [like] * self._uses
         rows = self._rows(inputs)
         d = tf.random.normal([rows.count, self._columns], dtype=rows.dtype)
 
@@ -95,6 +90,30 @@ class Timer:
     def _rows(self, inputs):
         uses = tuple(Use(self._block, x, None) for x in inputs)
         return Problem([Member(self._block, uses, self._weights)]).rows()
+
+
+def _lengths(x):
+    """Returns the axes of unknown length: for a sparse tensor all of them, and its entries."""
+    if isinstance(x, tf.SparseTensor):
+        return tf.concat([x.dense_shape, tf.shape(x.values, tf.int64)], 0)
+    unknown = [axis for axis, length in enumerate(x.shape) if length is None]
+    return tf.gather(tf.shape(x, tf.int64), tf.constant(unknown, tf.int64))
+
+
+def _like(spec, lengths):
+    """Returns random numbers in the form of an input, its `_lengths` the next of `lengths`."""
+    if isinstance(spec, tf.SparseTensorSpec):
+        shape, count = [next(lengths) for _ in spec.shape], next(lengths)
+        places = tf.random.uniform([count], 0, math.prod(shape), tf.int64)
+        places = tf.unravel_index(tf.sort(places), tf.constant(shape, tf.int64))
+        values = tf.random.normal([count], dtype=spec.dtype)
+        return tf.SparseTensor(tf.transpose(places), values, shape)
+    if not isinstance(spec, tf.TensorSpec):
+        return spec
+    shape = [next(lengths) if length is None else length for length in spec.shape]
+    if spec.dtype.is_floating:
+        return tf.random.normal(shape, dtype=spec.dtype)
+    return tf.zeros(shape, spec.dtype)
 
 
 class Observed(Solver):
@@ -158,7 +177,8 @@ class Observed(Solver):
             tf.fill(tf.shape(g), tf.cast(n, g.dtype)) for n in (rows.count, rows.features)
         )
         inputs = tf.nest.flatten(self._problem.members[0].uses[0].inputs)
-        shape = tf.cast(tf.concat([tf.shape(x) for x in inputs], axis=0), g.dtype)
+        lengths = [_lengths(x) for x in inputs if tf.is_tensor(x)]
+        shape = tf.cast(tf.concat(lengths, axis=0), g.dtype)
         shape = tf.pad(shape, [[0, _AXES - shape.shape[0]]])
         values = tf.stack([cosine, p / scale, g / scale, left, *sizes], axis=1)
         values = tf.concat([values, tf.tile(shape[None], [len(widths), 1])], axis=1)

@@ -24,6 +24,7 @@ _KERAS_BATCH_SIZE = 32
 # What an axis of unknown length is reported for.
 _NOMINAL_LENGTH = 64
 _FROZEN = "frozen"
+_SPECS = tf.TensorSpec, tf.SparseTensorSpec, tf.RaggedTensorSpec
 # Why a variable of a layer that steps implicitly does not.
 _ANOTHER_MAP = "outside of the layer's linear map"
 
@@ -201,12 +202,13 @@ def _check_batch_size(batch_size):
 
 
 def _call_of(model, batch_size):
-    """Returns `args` and `kwargs` of a call of the model, tensors as `tf.TensorSpec`, and
+    """Returns `args` and `kwargs` of a call of the model, tensors as `tf.TypeSpec`, and
     whether `fit` knows the batch size when it traces a step."""
 
-    def spec(shape, dtype):
+    def spec(shape, dtype, sparse=False):
         lengths = [_NOMINAL_LENGTH if length is None else length for length in shape[1:]]
-        return tf.TensorSpec([batch_size, *lengths], dtype)
+        kind = tf.SparseTensorSpec if sparse else tf.TensorSpec
+        return kind([batch_size, *lengths], dtype)
 
     def built_for(shapes):
         if isinstance(shapes, dict):
@@ -216,20 +218,28 @@ def _call_of(model, batch_size):
         return spec(shapes, model.input_dtype)
 
     def is_batch(x):
-        return isinstance(x, tf.TensorSpec) and x.shape.rank
+        return isinstance(x, _SPECS) and x.shape.rank
+
+    def resized(x):
+        if not is_batch(x):
+            return x
+        if isinstance(x, tf.RaggedTensorSpec):
+            return tf.RaggedTensorSpec([batch_size, *x.shape[1:]], x.dtype, x.ragged_rank)
+        return spec(x.shape, x.dtype, isinstance(x, tf.SparseTensorSpec))
+
+    def of_input(x):
+        if getattr(x, "ragged", False):
+            return tf.RaggedTensorSpec([batch_size, *x.shape[1:]], x.dtype, x.ragged_rank)
+        return spec(x.shape, x.dtype, x.sparse)
 
     last = recording.last_call.get(model, ((), {}))
     batches = {x.shape[0] for x in tf.nest.flatten(last) if is_batch(x)}
     batch_known = bool(batches) and None not in batches
     if getattr(model, "inputs", None):
         inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-        args = (keras.tree.map_structure(lambda t: spec(t.shape, t.dtype), inputs),)
-        return args, {}, batch_known
+        return (keras.tree.map_structure(of_input, inputs),), {}, batch_known
     if model in recording.last_call:
-        resized = tf.nest.map_structure(
-            lambda x: spec(x.shape, x.dtype) if is_batch(x) else x, last
-        )
-        return *resized, batch_known
+        return *tf.nest.map_structure(resized, last), batch_known
     shapes = built_shapes(model)
     if not shapes:
         raise ValueError(

@@ -4,28 +4,31 @@ import math
 
 import tensorflow as tf
 
-from keras_proxprop.keras_seams.own_call import Run
 from keras_proxprop.rows.arrays import nominal_product, size, working_dtype
 from keras_proxprop.rows.base import Rows
 from keras_proxprop.rows.matrix import PartitionedRows
 
 
 class JacobianRows(Rows):
-    """The Jacobian of a layer that is linear in its weights, known by its products."""
+    """The Jacobian of a layer that is linear in its weights, known by its products.
+
+    Args:
+        outputs: function of values of the weights that returns tensors, linear in these.
+        shapes: the weights' shapes.
+        is_half: whether anything in it is computed in half precision.
+    """
 
     can_average = False
 
-    def __init__(self, block, inputs):
-        self._block, self._inputs = block, inputs
-        self._shapes = [w.shape for w in block.weights]
-        self._run = Run(block.layer, block.weights)
-        self._sizes = [math.prod(shape) for shape in self._shapes]
-        dtype = working_dtype(inputs.dtype)
+    def __init__(self, outputs, shapes, is_half):
+        self._function, self._shapes, self._is_half = outputs, shapes, is_half
+        self._sizes = [math.prod(shape) for shape in shapes]
         # Affine, if anything: what the weights do not reach is taken off.
-        offset = self._run(inputs, *(tf.zeros(shape, dtype) for shape in self._shapes))
-        per_item = nominal_product(offset.shape[1:])
+        offset = outputs(*(tf.zeros(shape) for shape in shapes))
+        dtype = working_dtype(offset[0].dtype)
+        per_item = sum(nominal_product(x.shape[1:]) for x in offset)
         super().__init__(False, sum(self._sizes), dtype, per_item)
-        self._offset = tf.cast(tf.reshape(offset, [-1, 1]), dtype)
+        self._offset = self._joined(offset)
         self.gram_cost = 2.0 * self.features**2
         self.matrix_cost = 2.0 * self.features**2
 
@@ -33,20 +36,36 @@ class JacobianRows(Rows):
     def count(self):
         return size(self._offset, 0)
 
+    def _joined(self, outputs):
+        columns = [tf.cast(tf.reshape(x, [-1, 1]), self.dtype) for x in outputs]
+        return columns[0] if len(columns) == 1 else tf.concat(columns, axis=0)
+
     def _outputs(self, values):
-        return tf.cast(tf.reshape(self._run(self._inputs, *values), [-1, 1]), self.dtype)
+        return self._joined(self._function(*values))
 
     def multiply(self, direction):
+        direction, norm = self._in_range(direction)
         values = [tf.reshape(p, shape) for p, shape in zip(direction, self._shapes)]
-        return self._outputs(values) - self._offset
+        return norm * (self._outputs(values) - self._offset)
 
     def multiply_transposed(self, d):
+        (d,), norm = self._in_range([d])
         values = [tf.zeros(shape, self.dtype) for shape in self._shapes]
         with tf.GradientTape() as tape:
             tape.watch(values)
             z = self._outputs(values)
         gradients = tape.gradient(z, values, d, unconnected_gradients="zero")
-        return [tf.reshape(g, [-1, 1]) for g in gradients]
+        return [norm * tf.reshape(tf.convert_to_tensor(g), [-1, 1]) for g in gradients]
+
+    def _in_range(self, parts):
+        """Returns the parts over their common norm, and this norm: 1 for layers that do not
+        compute in half precision, whose numbers may be too small or too large for that."""
+        if not self._is_half:
+            return parts, 1.0
+        largest = tf.reduce_max([tf.reduce_max(tf.abs(part)) for part in parts])
+        scaled = [tf.math.divide_no_nan(part, largest) for part in parts]
+        length = tf.sqrt(tf.add_n([tf.reduce_sum(part**2) for part in scaled]))
+        return [tf.math.divide_no_nan(part, length) for part in scaled], largest * length
 
     def trace(self):
         """Returns an estimate of the trace: `‖A v‖²`, right in the mean over signs `v`."""

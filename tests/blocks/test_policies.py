@@ -1,0 +1,74 @@
+"""Every dtype policy with every inner optimizer: finite wherever Adam is."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from helpers import weights_of
+from keras import layers
+
+from keras_proxprop import ProxProp, RowAdam
+
+POLICIES = ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16", "float32", "float64"]
+INNER = {
+    name: kind
+    for name, kind in inspect.getmembers(keras.optimizers, inspect.isclass)
+    if issubclass(kind, keras.optimizers.Optimizer)
+    and kind not in (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
+    and "Multi" not in name
+}
+INNER["RowAdam"] = RowAdam
+
+
+def net(policy):
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    try:
+        return keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(8),
+                layers.LayerNormalization(),
+                layers.PReLU(),
+                layers.Dense(6, "relu"),
+                layers.Dense(2),
+            ]
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def is_finite_after_training(policy, optimizer, scale=1.0, loss_weight=1.0):
+    random = np.random.default_rng(0)
+    x = scale * random.normal(size=(16, 4))
+    y = random.normal(size=(16, 2))
+    model = net(policy)
+    model.compile(optimizer, "mse", loss_weights=[loss_weight], jit_compile=False)
+    model.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    return all(np.isfinite(w.astype("float64")).all() for w in weights_of(model))
+
+
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("policy", ["float16"])
+def test_every_inner_optimizer_is_finite_where_it_is_by_itself(policy, inner):
+    """On gradients as small as directions are: Adafactor, whose epsilon is 0 in float16, is
+    not."""
+    kind = INNER[inner]
+    alone = [is_finite_after_training(policy, kind(), loss_weight=w) for w in (1.0, 1e-3)]
+    if all(alone):
+        assert is_finite_after_training(policy, ProxProp(kind()))
+    else:
+        assert inner in ("Adafactor", "Adadelta")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_default_is_finite_where_adam_is(policy, scale):
+    if is_finite_after_training(policy, "adam", scale):
+        assert is_finite_after_training(policy, ProxProp(), scale)
+
+
+def test_adam_is_finite_in_every_policy():
+    """Else the tests above would say nothing."""
+    assert all(is_finite_after_training(policy, "adam") for policy in POLICIES)
