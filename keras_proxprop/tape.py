@@ -9,13 +9,13 @@ import tensorflow as tf
 from keras_proxprop import solvers
 from keras_proxprop.directions import replace_by_directions
 from keras_proxprop.keras_seams.finite_step import all_finite
-from keras_proxprop.keras_seams.layers import layers_of
+from keras_proxprop.keras_seams.layers import layers_of, native
 from keras_proxprop.keras_seams.provenance import grant
 from keras_proxprop.keras_seams.recording import Recorder
 from keras_proxprop.memory.state import check_kept
 from keras_proxprop.plan import Plan
 from keras_proxprop.tau import Tau, check_tau
-from keras_proxprop.weights import native, variable_key
+from keras_proxprop.weights import variable_key
 
 _warned = weakref.WeakSet()
 

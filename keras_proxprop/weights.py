@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_proxprop.keras_seams.layers import native
+
 
 class WeightSlice:
     """A block of the entries of a variable, as a weight of its own.
@@ -52,11 +54,6 @@ def weight_key(weight):
     if isinstance(weight, WeightSlice):
         return id(weight.variable), weight.path
     return id(weight)
-
-
-def native(variable):
-    """Returns the `tf.Variable` of a variable of Keras's."""
-    return getattr(variable, "_value", variable)
 
 
 def variable_key(weight):

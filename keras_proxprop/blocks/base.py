@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.hiding import hidden, recording_tapes
+from keras_proxprop.keras_seams.layers import is_rematerialized
 from keras_proxprop.keras_seams.own_call import keras_mask, put_keras_mask
 from keras_proxprop.rows.arrays import working_dtype
 
@@ -27,7 +28,7 @@ class Block:
 
     layer_classes = ()
     # The attribute that holds the weight without which there is no problem.
-    kernel_name = "_kernel"
+    kernel_name = "kernel"
 
     # Whether layers that read the same inputs can share one Gram matrix, as further columns.
     shares_rows = True
@@ -46,7 +47,7 @@ class Block:
             return "LoRA is enabled"
         if getattr(layer, "quantization_mode", None) is not None:
             return f"quantized ({layer.quantization_mode})"
-        if getattr(layer, "_remat_mode", None):
+        if is_rematerialized(layer):
             return "rematerialized"
         if not getattr(layer, cls.kernel_name).trainable:
             return "its kernel is frozen"
@@ -129,7 +130,7 @@ class Block:
 
     def values(self):
         """Returns what `linear` takes besides the inputs: the kernel, and maybe the bias."""
-        kernel = getattr(self.layer, self.kernel_name.lstrip("_"))
+        kernel = getattr(self.layer, self.kernel_name)
         return [kernel] if self.bias is None else [kernel, self.bias]
 
     def finish(self, z):

@@ -145,4 +145,4 @@ class EinsumDenseBlock(Block):
         return tf.reshape(value, [-1, self.columns])
 
     def _length(self, letter):
-        return self.layer._kernel.shape[self.axes.kernel.index(letter)]
+        return self.layer.kernel.shape[self.axes.kernel.index(letter)]

@@ -13,14 +13,14 @@ class EmbeddingBlock(Block):
     """`keras.layers.Embedding`: directions are as sparse as gradients are."""
 
     layer_classes = (keras.layers.Embedding,)
-    kernel_name = "_embeddings"
+    kernel_name = "embeddings"
 
     # Directions that are sparse are not concatenated with those of other layers.
     shares_rows = False
 
     @property
     def weights(self):
-        return [w for w in [self.layer._embeddings] if w.trainable]
+        return [w for w in [self.layer.embeddings] if w.trainable]
 
     @staticmethod
     def takes(kind):

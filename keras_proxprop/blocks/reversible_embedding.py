@@ -27,7 +27,7 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
     @classmethod
     def reason_against(cls, layer):
         why = super().reason_against(layer)
-        frozen = not layer._embeddings.trainable
+        frozen = not layer.embeddings.trainable
         if frozen and not layer.tie_weights and layer.reverse_embeddings.trainable:
             return None
         return why
@@ -53,8 +53,8 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
         if reverse:
             return self._project(note if tied else note.of_part(1), inputs)
         # The layer's own call hands on a mask, too.
-        run = Run(self.layer, [self.layer._embeddings])
-        table = tf.convert_to_tensor(self.layer._embeddings)
+        run = Run(self.layer, [self.layer.embeddings])
+        table = tf.convert_to_tensor(self.layer.embeddings)
         z = run(((inputs,), {}), *hidden([table]))
         if tied:
             return note_lookup(lambda ids, z: note({"tokens": ids}, z), inputs, z)

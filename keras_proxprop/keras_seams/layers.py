@@ -29,3 +29,16 @@ def built_shapes(model):
     It is empty where the model was built in another way.
     """
     return getattr(model, "_build_shapes_dict", None) or {}
+
+
+def is_rematerialized(layer):
+    """Returns whether the layer was made in a `keras.RematScope`."""
+    return bool(getattr(layer, "_remat_mode", None))
+
+
+def native(variable):
+    """Returns the `tf.Variable` of a variable of Keras's.
+
+    Its public `value` may be a cast copy, or what a stateless scope has in its place.
+    """
+    return getattr(variable, "_value", variable)

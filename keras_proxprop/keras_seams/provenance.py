@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_proxprop import replicas
 from keras_proxprop.keras_seams.finite_step import all_finite
-from keras_proxprop.weights import native
+from keras_proxprop.keras_seams.layers import native
 
 
 class _Note:

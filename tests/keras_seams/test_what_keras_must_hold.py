@@ -113,6 +113,10 @@ def uses(tree, inherits):
     Attributes of `self` are a class's own, unless it inherits from one of Keras's.
     """
     for node in ast.walk(tree):
+        named = node.args[1:2] if isinstance(node, ast.Call) else []
+        if named and isinstance(getattr(named[0], "value", None), str):
+            # By `getattr`, for instance.
+            yield node.lineno, named[0].value
         if isinstance(node, ast.Attribute):
             if inherits or getattr(node.value, "id", None) not in ("self", "cls"):
                 yield node.lineno, node.attr
