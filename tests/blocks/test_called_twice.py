@@ -15,7 +15,7 @@ from keras_proxprop.reports.summary import layer_reports
 ROW, SEQUENCE, IMAGE, VOLUME = (4,), (5, 4), (4, 4, 4), (3, 3, 3, 4)
 KINDS = {
     "dense": (lambda: layers.Dense(4), ROW),
-    "einsum-dense": (lambda: layers.EinsumDense("bti,io->bto", (None, 4)), SEQUENCE),
+    "einsum-dense": (lambda: layers.EinsumDense("bti,io->bto", (5, 4)), SEQUENCE),
     "einsum-dense-groups": (
         lambda: layers.EinsumDense("bti,tio->bto", (5, 4), bias_axes="to"),
         SEQUENCE,

@@ -17,6 +17,7 @@ from keras import layers
 
 from keras_proxprop.blocks import find_block, layer_scale
 from keras_proxprop.keras_seams.recording import Use
+from keras_proxprop.keras_seams.unlisted_layers import layer_scale_classes
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.solvers import ConjugateGradient, Exact
 from keras_proxprop.solvers.gradient import Gradient
@@ -108,7 +109,7 @@ CASES = {
 
 def test_a_keras_without_layer_scale_is_one_block_less(monkeypatch):
     monkeypatch.delattr(inspect.getmodule(LAYER_SCALE), "LayerScale")
-    assert layer_scale._classes() == ()
+    assert layer_scale_classes() == ()
 
 
 class Case:
