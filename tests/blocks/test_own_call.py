@@ -162,9 +162,16 @@ def test_directions_in_half_precision_are_nearly_those_of_float32(kind, policy, 
         with ImplicitGradientTape(model, 0.3) as tape:
             loss = tf.reduce_mean(tf.cast(model(data(kind), training=True), "float32") ** 2)
         found.append(tape.gradient(loss, model.trainable_variables))
-    for ours, theirs in zip(*found):
-        assert np.isfinite(tf.cast(ours, "float32")).all()
-        assert relative_error(tf.cast(ours, "float32"), theirs) < POLICIES[policy]
+    # Of a layer's weights together: in a bias's direction alone much may cancel.
+    of_layer = [weight.path.rsplit("/", 1)[0] for weight in model.trainable_variables]
+    for name in set(of_layer):
+        ours, theirs = (
+            np.concatenate(
+                [np.ravel(tf.cast(d, "float32")) for d, o in zip(ds, of_layer) if o == name]
+            )
+            for ds in found
+        )
+        assert relative_error(ours, theirs) < POLICIES[policy]
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
