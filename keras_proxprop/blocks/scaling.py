@@ -148,6 +148,14 @@ class RMSNormalizationBlock(NormalizationBlock):
     layer_classes = (keras.layers.RMSNormalization,)
     names = ("scale",)
 
+    @classmethod
+    def reason_against(cls, layer):
+        why = super().reason_against(layer)
+        # Keras reads it as float32 there, which it cannot where the value is a tensor.
+        if why is None and layer.variable_dtype not in ("float32", "float64"):
+            why = f"its scale is in {layer.variable_dtype}"
+        return why
+
 
 class SlopeBlock(ScalingBlock):
     """One weight for every channel, which multiplies `scaled(inputs)`; nothing is added."""
