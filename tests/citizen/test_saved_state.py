@@ -151,7 +151,7 @@ def test_the_weights_of_an_optimizer_with_memory_are_set_from_another_ones():
     other.optimizer.build(other.trainable_variables)
     other.optimizer.set_weights([v.numpy() for v in model.optimizer.variables])
     variables = [
-        {v.path.split("/", 1)[-1]: v.numpy() for v in m.optimizer.variables}
+        {v.path.split("/")[-1]: v.numpy() for v in m.optimizer.variables}
         for m in (model, other)
     ]
     assert variables[0].keys() == variables[1].keys()
