@@ -52,14 +52,12 @@ def is_finite_after_training(policy, optimizer, scale=1.0, loss_weight=1.0):
 @pytest.mark.parametrize("inner", INNER)
 @pytest.mark.parametrize("policy", ["float16"])
 def test_every_inner_optimizer_is_finite_where_it_is_by_itself(policy, inner):
-    """On gradients as small as directions are: Adafactor, whose epsilon is 0 in float16, is
-    not."""
+    """On gradients as small as directions are some of Keras's are not, by themselves: their
+    epsilon is 0 in float16, or a square is."""
     kind = INNER[inner]
     alone = [is_finite_after_training(policy, kind(), loss_weight=w) for w in (1.0, 1e-3)]
-    if all(alone):
-        assert is_finite_after_training(policy, ProxProp(kind()))
-    else:
-        assert inner in ("Adafactor", "Adadelta")
+    assert not all(alone) or is_finite_after_training(policy, ProxProp(kind()))
+    assert all(alone) or inner not in ("Adam", "RowAdam", "SGD")
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
