@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from helpers import record_call
 from memory_cases import convnet, data, train
 
 import keras_proxprop
@@ -84,6 +85,8 @@ def test_a_generic_block_has_no_memory():
     keras_proxprop.register_block(Bias)
     layer = Bias()
     layer.build((None, 3))
-    rows = find_block(layer)[0].rows(tf.ones([2, 3]), False)
+    block = find_block(layer)[0]
+    _, (use,) = record_call(block, tf.ones([2, 3]))
+    rows = block.rows(block.prepare(use.inputs), False)
     solver = keras_proxprop.solvers.Exact()
     assert CurvatureMemory(layers="all").solver(rows, 1, solver) is solver
