@@ -123,7 +123,9 @@ def test_the_trace_of_a_generic_block_is_right_in_scale():
     register_block(Scale)
     layer, x = Scale(), tf.random.normal([50, 40], seed=1)
     layer.build(x.shape)
-    rows = find_block(layer)[0].rows(x, False)
+    block = find_block(layer)[0]
+    _, (use,) = record_call(block, x)
+    rows = block.rows(block.prepare(use.inputs), False)
     assert 0.5 < float(rows.trace()) / float(tf.reduce_sum(x**2)) < 2
 
 
