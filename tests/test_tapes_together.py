@@ -173,8 +173,10 @@ def test_a_penalty_on_weight_gradients_is_part_of_the_direction(kind):
     assert_all_close([a / tau for a in actual], expected, 1e-6)
 
 
-@pytest.mark.parametrize("parallel", [True, False], ids=["pfor", "loop"])
-@pytest.mark.parametrize("kind", KINDS)
+JACOBIANS = [(kind, True) for kind in KINDS] + [("dense", False), ("lstm", False)]
+
+
+@pytest.mark.parametrize("kind, parallel", JACOBIANS)
 def test_jacobians_are_those_of_the_function(kind, parallel):
     net = Net(kind)
 
