@@ -10,6 +10,7 @@ import keras_proxprop
 from keras_proxprop import xla
 from keras_proxprop.blocks import find_block
 from keras_proxprop.solvers import Exact
+from keras_proxprop.tau import Tau
 
 L = keras.layers
 
@@ -63,7 +64,7 @@ def test_xla_on_cpu_is_given_no_filter_gradient():
 
     @tf.function(jit_compile=True)
     def step(x, d):
-        return Exact("primal").solve(block.rows(x, True), d, tf.constant(1.0))
+        return Exact("primal").solve(block.rows(x, True), d, Tau(1.0))
 
     graph = step.get_concrete_function(tf.zeros([4, 8, 8, 2]), tf.zeros([64, 3])).graph
     functions = [graph.as_graph_def().node]

@@ -1,5 +1,7 @@
 """What layers and models of Keras hold, as far as Keras does not say it in public."""
 
+import tensorflow as tf
+
 
 def layers_of(model, include_self=True):
     """Returns a model or layer and all layers in it, each once.
@@ -39,6 +41,13 @@ def is_rematerialized(layer):
 def native(variable):
     """Returns the `tf.Variable` of a variable of Keras's.
 
-    Its public `value` may be a cast copy, or what a stateless scope has in its place.
+    Its public `value` may be a cast copy, or what a stateless scope has in its place. What one
+    replica holds of a variable is the variable of all of them.
     """
-    return getattr(variable, "_value", variable)
+    variable = getattr(variable, "_value", variable)
+    if isinstance(variable, tf.Variable):
+        for holder in (variable, getattr(variable, "handle", None)):
+            whole = getattr(holder, "_distributed_container", None)
+            if whole is not None and whole() is not None:
+                return whole()
+    return variable
