@@ -22,6 +22,7 @@ from keras_proxprop.blocks import register_block
 from keras_proxprop.memory.curvature_memory import CurvatureMemory
 from keras_proxprop.optimizers.proxprop import ProxProp
 from keras_proxprop.optimizers.row_adam import RowAdam
+from keras_proxprop.optimizers.schedule_free_adam import ScheduleFreeAdam
 from keras_proxprop.reports.step_monitor import StepMonitor
 from keras_proxprop.reports.summary import summary
 from keras_proxprop.tape import ImplicitGradientTape
@@ -31,6 +32,7 @@ __all__ = [
     "ImplicitGradientTape",
     "ProxProp",
     "RowAdam",
+    "ScheduleFreeAdam",
     "StepMonitor",
     "__version__",
     "register_block",

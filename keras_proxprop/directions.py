@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_proxprop.optimizers.problem_size import ProblemSize
 from keras_proxprop.problem import Problem
 from keras_proxprop.solvers.gradient import Gradient
 from keras_proxprop.weights import WeightSlice, variable_key
@@ -21,13 +22,13 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
         observer: what looks at every implicit solve, or `None`.
 
     Returns:
-        `{variable_key: rows of its problem}`, and of every problem whether it was damped.
+        `{variable_key: ProblemSize}`, and of every problem whether it was damped.
     """
     # Weights that are slices of one variable do not see each other's directions.
     rest = dict(found)
-    counts, damped = {}, []
+    sizes, damped = {}, []
 
-    def solve(problem, rows, solver, rest):
+    def solve(problem, rows, solver, rest, implicit):
         directions, was_damped = problem.solve(
             rows,
             [[d[id(use.z)] for use in member.uses] for member in problem.members],
@@ -37,7 +38,11 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
         )
         damped.append(was_damped)
         for member, parts in zip(problem.members, directions):
+            size = ProblemSize(
+                rows.count, rows.per_item, rows.features, member.block.columns, implicit
+            )
             for weight, part in zip(member.weights, parts):
+                sizes[variable_key(weight)] = size
                 if variable_key(weight) in found:
                     _write(found, weight, tf.cast(part, weight.dtype))
 
@@ -47,14 +52,12 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
         solver = plan.solver(problem, rows)
         if observer is not None:
             solver = observer.observe(problem, solver)
-        solve(problem, rows, solver, rest)
-        weights = [w for member in problem.members for w in member.weights]
-        counts |= {variable_key(w): rows.count for w in weights}
+        solve(problem, rows, solver, rest, implicit=True)
     for member in members:
         if member.why is not None:
             problem = Problem([member])
-            solve(problem, problem.rows(), Gradient(), found)
-    return counts, damped
+            solve(problem, problem.rows(), Gradient(), found, implicit=False)
+    return sizes, damped
 
 
 def _reached(members, d):

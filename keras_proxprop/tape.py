@@ -159,7 +159,7 @@ class ImplicitGradientTape(tf.GradientTape):
             self._recorder.clear()
         d = dict(zip(map(id, zs), gradients))
         found = {variable_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
-        counts, self._damped = replace_by_directions(
+        sizes, self._damped = replace_by_directions(
             found, members, d, self._plan, self._tau, self._observer
         )
         if tf.executing_eagerly() and self.damped:
@@ -173,7 +173,7 @@ class ImplicitGradientTape(tf.GradientTape):
                 tf.nest.flatten([directions, target], expand_composites=True)
             )
             self._plan.commit(self.finite)
-            grant(map(native, flat), directions, counts, self.finite)
+            grant(map(native, flat), directions, sizes, self.finite)
         return tf.nest.pack_sequence_as(sources, directions)
 
     def jacobian(self, *args, **kwargs):

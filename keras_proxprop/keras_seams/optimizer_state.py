@@ -15,6 +15,11 @@ def forwarded(name):
     return property(get, set_, doc=f"The inner optimizer's `{name}`.")
 
 
+def slot_index(optimizer, variable):
+    """Returns the place of a variable among those that an optimizer was built for."""
+    return optimizer._get_variable_index(variable)
+
+
 class ForwardedState:
     """What Keras, its callbacks and its wrappers read from an optimizer, or set.
 

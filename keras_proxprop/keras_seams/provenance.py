@@ -6,6 +6,7 @@ another's arguments, it is not: there a variable takes what comes as long as a t
 directions for it that nobody took yet.
 """
 
+import dataclasses
 import weakref
 
 import tensorflow as tf
@@ -19,7 +20,7 @@ class _Note:
     """What is known of the directions that tapes made for one variable."""
 
     def __init__(self):
-        self.rows = None
+        self.size = None
         # By replica: how many were made outside of graphs, in the last round of making and
         # taking them, and are not taken yet; and where the taking has begun.
         self._left, self._taking = {}, set()
@@ -59,20 +60,20 @@ class _Note:
         return bool(self._graphs) or any(self._left.values())
 
 
-def grant(variables, directions, counts, finite):
+def grant(variables, directions, sizes, finite):
     """Notes that a tape made these directions.
 
     Args:
         variables: `tf.Variable`s.
         directions: a tensor, or `None`, for each.
-        counts: `{id of a variable: rows of its problem}`, of those that have one.
+        sizes: `{id of a variable: ProblemSize}`, of those that are in a problem.
         finite: whether all of them are, and the loss.
     """
     for variable, direction in zip(variables, directions):
         if isinstance(variable, tf.Variable) and direction is not None:
             if not hasattr(variable, "_proxprop_note"):
                 variable._proxprop_note = _Note()
-            variable._proxprop_note.rows = counts.get(id(variable))
+            variable._proxprop_note.size = sizes.get(id(variable))
             variable._proxprop_note.made(_values(direction))
             _values(direction)._proxprop_finite = finite
 
@@ -102,21 +103,20 @@ def are_finite(directions):
     return tf.reduce_all(tf.stack(list({id(flag): flag for flag in noted}.values())))
 
 
-def rows_of(variables):
-    """Returns from how many rows, of all replicas, each variable's last direction was made.
+def sizes_of(variables):
+    """Returns the `ProblemSize` of each variable's last direction, `None` where there is none.
 
-    Returns:
-        List of ints and scalar tensors; `None` for a gradient, and for a number that is
-        known only in a graph that is not this one.
+    Rows are those of all replicas.
     """
     notes = [getattr(native(v), "_proxprop_note", None) for v in variables]
-    rows = [note and note.rows for note in notes]
+    sizes = [note and note.size for note in notes]
+    rows = [size and size.rows for size in sizes]
     rows = [count if _is_reachable(count) else None for count in rows]
     known = [tf.cast(count, "int32") for count in rows if count is not None]
-    if replicas.in_sync() == 1 or not known:
-        return rows
-    totals = iter(tf.unstack(replicas.total(tf.stack(known))))
-    return [None if count is None else next(totals) for count in rows]
+    if replicas.in_sync() > 1 and known:
+        totals = iter(tf.unstack(replicas.total(tf.stack(known))))
+        rows = [None if count is None else next(totals) for count in rows]
+    return [size and dataclasses.replace(size, rows=count) for size, count in zip(sizes, rows)]
 
 
 def _is_reachable(value):

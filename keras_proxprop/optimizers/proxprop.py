@@ -12,7 +12,7 @@ from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.memory.curvature_memory import check_memory
 from keras_proxprop.memory.state import Checkpointed, Curvatures
-from keras_proxprop.optimizers.row_adam import RowAdam
+from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.wrapper import OptimizerWrapper, make
 from keras_proxprop.plan import check_final_layer
 from keras_proxprop.tau import Schedule, check_tau, tau_config, tau_variable
@@ -191,11 +191,11 @@ class ProxProp(OptimizerWrapper):
             with keras.name_scope(self.name, caller=self):
                 self.build(trainable_variables)
         with contextlib.ExitStack() as steps:
-            rows = None
+            sizes = None
             for optimizer in (self.inner_optimizer, *getattr(self, "optimizers", ())):
-                if isinstance(optimizer, RowAdam):
-                    rows = provenance.rows_of(variables) if rows is None else rows
-                    steps.enter_context(optimizer.directions_of(variables, rows))
+                if isinstance(optimizer, KnowsSizes):
+                    sizes = provenance.sizes_of(variables) if sizes is None else sizes
+                    steps.enter_context(optimizer.directions_of(variables, sizes))
             # The formula of the step is the inner optimizer's, with directions for gradients.
             step_if(
                 provenance.are_finite(grads),

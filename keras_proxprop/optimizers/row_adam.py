@@ -1,25 +1,23 @@
 """Adam whose steps are longer where a direction is made from more rows."""
 
-import contextlib
-
 import keras
 import tensorflow as tf
 
 from keras_proxprop.keras_seams.names import known_by_name
-from keras_proxprop.weights import variable_key
+from keras_proxprop.optimizers.problem_size import KnowsSizes
 
 # The number of rows for which a step is Adam's, and how much longer or shorter others are.
 _ROWS = 64
 _EXPONENT = 1 / 3
 _SHORTEST, _LONGEST = 0.5, 8.0
 # Adam's own: about the smallest number of float16, where less is 0 and 0 / 0 not a number.
-_EPSILON_OF_FLOAT16 = 1e-7
+EPSILON_OF_FLOAT16 = 1e-7
 
 
 @known_by_name
 @keras.saving.register_keras_serializable(package="keras_proxprop")
-class RowAdam(keras.optimizers.Adam):
-    """Adam for implicit directions, the default inside of a `ProxProp`.
+class RowAdam(KnowsSizes, keras.optimizers.Adam):
+    """Adam for implicit directions.
 
     Differs from `keras.optimizers.Adam` in two ways:
 
@@ -63,48 +61,27 @@ class RowAdam(keras.optimizers.Adam):
         **kwargs,
     ):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
-        self._factors = _Factors()
 
-    @contextlib.contextmanager
-    def directions_of(self, variables, rows):
-        """Makes steps with implicit directions while its context lasts.
-
-        Args:
-            variables: the variables that the directions belong to.
-            rows: list of the number of rows of each: an int, a scalar tensor, or `None`
-                where a direction is a plain gradient.
-        """
-        self._factors.of = dict(zip(map(variable_key, variables), map(row_factor, rows)))
-        try:
-            yield
-        finally:
-            self._factors.of = {}
+    def factor(self, size):
+        known = size.implicit and size.rows is not None
+        return row_factor(size.rows) if known else 1.0
 
     def update_step(self, gradient, variable, learning_rate):
-        factor = self._factors.of.get(variable_key(variable))
-        if factor is not None:
+        factor = self.factor(self.size_of(variable))
+        if tf.is_tensor(factor) or factor != 1.0:
             learning_rate = tf.cast(learning_rate, variable.dtype)
             learning_rate *= tf.cast(factor, variable.dtype)
         epsilon = self.epsilon
         if tf.as_dtype(variable.dtype) == tf.float16:
-            self.epsilon = max(epsilon, _EPSILON_OF_FLOAT16)
+            self.epsilon = max(epsilon, EPSILON_OF_FLOAT16)
         try:
             super().update_step(gradient, variable, learning_rate)
         finally:
             self.epsilon = epsilon
 
 
-class _Factors:
-    """`{key of a variable: factor}` of the step being made: no state for Keras to track."""
-
-    def __init__(self):
-        self.of = {}
-
-
 def row_factor(rows):
-    """Returns how much longer a step from so many rows is than Adam's, `None` for `None`."""
-    if rows is None:
-        return None
+    """Returns how much longer a step from so many rows is than Adam's."""
     if isinstance(rows, int):
         return min(max((rows / _ROWS) ** _EXPONENT, _SHORTEST), _LONGEST)
     factor = (tf.cast(rows, "float32") / _ROWS) ** _EXPONENT

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_proxprop.keras_seams.optimizer_state import ForwardedState
-from keras_proxprop.optimizers.row_adam import RowAdam
+from keras_proxprop.optimizers.schedule_free_adam import ScheduleFreeAdam
 
 
 def make(identifier, learning_rate, kwargs, outer):
@@ -36,7 +36,7 @@ def make(identifier, learning_rate, kwargs, outer):
 
     def new(arguments):
         if identifier is None:
-            return RowAdam(**arguments)
+            return ScheduleFreeAdam(**arguments)
         form = {"class_name": identifier} if isinstance(identifier, str) else dict(identifier)
         form["config"] = {**(form.get("config") or {}), **arguments}
         optimizer = keras.optimizers.deserialize(form)

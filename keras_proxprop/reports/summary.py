@@ -11,8 +11,8 @@ from keras_proxprop.keras_seams import recording
 from keras_proxprop.keras_seams.layers import built_shapes, layers_of, own_variables
 from keras_proxprop.keras_seams.scratch import trace_call
 from keras_proxprop.optimizers.finding import find_proxprop
+from keras_proxprop.optimizers.problem_size import KnowsSizes, ProblemSize
 from keras_proxprop.optimizers.proxprop import ProxProp
-from keras_proxprop.optimizers.row_adam import RowAdam, row_factor
 from keras_proxprop.plan import Plan
 from keras_proxprop.problem import Problem
 from keras_proxprop.reports.table import table_lines
@@ -54,7 +54,7 @@ class LayerReport:
             f"{self.rows:,} × {self.features:,}" if implicit else "",
             self.solver,
             f"{self.extra / self.backpropagation:.2f}" if implicit else "",
-            f"{self.rate:.1f}×" if implicit else "",
+            f"{self.rate:.2g}×" if self.backpropagation else "",
         )
 
 
@@ -72,7 +72,7 @@ def summary(model, batch_size=None, optimizer=None, print_fn=None):
     A row per weighted layer: its step (implicit, explicit and why, or frozen), the
     rows × features of its least-squares problem, the form that the solver takes (primal,
     dual, cg, or memory), the estimated extra cost in units of the layer's own
-    backpropagation, and by what its learning rate is multiplied (see `RowAdam`).
+    backpropagation, and by what the learning rate is multiplied (see `ScheduleFreeAdam`).
 
     Args:
         model: `keras.Model` whose input shapes are known (built from inputs, or called,
@@ -170,16 +170,18 @@ def _member_reports(plan, recorder, proxprop, batch_known):
         rows = problem.rows()
         solver, why = plan.solver(problem, rows), problem.members[0].why
         form, extra = solver.choice(rows, problem.columns, batch_known)
-        rate = 1.0
-        if isinstance(proxprop.inner_optimizer, RowAdam):
-            rate = row_factor(int(rows.count))
         for member in problem.members:
             columns, layer = member.block.columns, member.block.reported_as
             own = {"backpropagation": backpropagation(rows, columns, rows.count)}
+            if isinstance(proxprop.inner_optimizer, KnowsSizes):
+                size = ProblemSize(
+                    int(rows.count), rows.per_item, rows.features, columns, why is None
+                )
+                own["rate"] = proxprop.inner_optimizer.factor(size)
             if why is None:
                 # Layers that share a Gram matrix share its price.
                 own |= {"rows": rows.count, "features": rows.features, "solver": form}
-                own |= {"extra": extra * columns / problem.columns, "rate": rate}
+                own["extra"] = extra * columns / problem.columns
             step = "implicit" if why is None else f"explicit: {why}"
             yield member, _report(layer, member.weights, step, **own)
 

@@ -1,0 +1,89 @@
+"""How large the least-squares problem is that a direction comes from."""
+
+import contextlib
+import dataclasses
+import math
+import typing
+
+import tensorflow as tf
+
+from keras_proxprop.weights import variable_key
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemSize:
+    """Of the problem that a weight belongs to.
+
+    Attributes:
+        rows: number of rows, of all replicas: an int, a scalar tensor, or `None` where it is
+            known only in a graph that is not this one.
+        per_item: rows per item of the batch.
+        features, columns: numbers of rows and columns of the weights as a matrix.
+        implicit: whether the weight has an implicit direction.
+    """
+
+    rows: typing.Any
+    per_item: int
+    features: int
+    columns: int
+    implicit: bool
+
+    @property
+    def items(self):
+        """Number of items in the batch, `None` where it is not known."""
+        if tf.is_tensor(self.rows):
+            return tf.cast(self.rows, tf.float32) / self.per_item
+        return None if self.rows is None else self.rows / self.per_item
+
+    @classmethod
+    def of_shape(cls, shape, others=()):
+        """Returns what is guessed of a variable that belongs to no problem.
+
+        Args:
+            shape: the variable's.
+            others: sizes of other variables' problems, in the same step.
+        """
+        rows, per_item = next(
+            ((s.rows, s.per_item) for s in others if s is not None and s.rows is not None),
+            (None, 1),
+        )
+        columns = shape[-1] if len(shape) else 1
+        return cls(rows, per_item, math.prod(shape[:-1]), columns, implicit=False)
+
+
+class KnowsSizes:
+    """An optimizer that makes its steps by the size of the problems they come from."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._sizes = _Sizes()
+
+    @contextlib.contextmanager
+    def directions_of(self, variables, sizes):
+        """Makes steps with implicit directions while its context lasts.
+
+        Args:
+            variables: the variables that the directions belong to.
+            sizes: list of the `ProblemSize` of each, or `None` where there is no problem.
+        """
+        self._sizes.of = dict(zip(map(variable_key, variables), sizes))
+        try:
+            yield
+        finally:
+            self._sizes.of = {}
+
+    def size_of(self, variable):
+        """Returns the `ProblemSize` of a variable, as far as it is known or can be guessed."""
+        size = self._sizes.of.get(variable_key(variable))
+        return size or ProblemSize.of_shape(variable.shape, self._sizes.of.values())
+
+    def factor(self, size):
+        """Returns by what the learning rate is multiplied for a weight of a `ProblemSize`."""
+        raise NotImplementedError
+
+
+class _Sizes:
+    """`{key of a variable: size}` in the step being made: no state for Keras to track."""
+
+    def __init__(self):
+        self.of = {}

@@ -1,0 +1,195 @@
+"""ScheduleFreeAdam: averaged steps of calibrated length, against NumPy in float64."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import MODES, assert_close, assert_close_weights, assert_equal_weights, weights_of
+
+from keras_proxprop import ImplicitGradientTape, ProxProp, ScheduleFreeAdam, summary
+from keras_proxprop.optimizers.problem_size import ProblemSize
+
+L = keras.layers
+RATE, TAU = 0.002, 0.7
+
+
+class Shift(L.Layer):
+    """A weight that belongs to no problem."""
+
+    def build(self, shape):
+        self.shift = self.add_weight(shape=(shape[-1],))
+
+    def call(self, x):
+        return x + self.shift
+
+
+def net():
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            L.Conv2D(2, 3, activation="tanh"),
+            L.Reshape((2, 36)),
+            L.Dense(5, "tanh"),
+            L.Flatten(),
+            Shift(),
+            L.Dense(2),
+        ]
+    )
+
+
+# Features and columns of the weights, with the biases' column of ones.
+SIZES = ((10, 2),) * 2 + ((37, 5),) * 2 + ((1, 10),) + ((11, 2),) * 2
+
+
+def data(items=20):
+    random = np.random.default_rng(1)
+    return random.normal(size=(items, 8, 8, 1)).astype("float32"), random.normal(
+        size=(items, 2)
+    ).astype("float32")
+
+
+def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
+    """The weights after training: the tape's directions, and the three sequences of Defazio
+    et al. written out: points z, their mean x, and y, where directions are made."""
+    model = net()
+    x_data, y_data = data()
+    weights = [w.astype(np.float64) for w in model.get_weights()]
+    z, x = [w.copy() for w in weights], [w.copy() for w in weights]
+    v = [np.zeros_like(w) for w in weights]
+    collected, total, step = [], 0.0, 0
+    starts = [s for _ in range(epochs) for s in range(0, len(x_data), batch_size)]
+    for count, start in enumerate(starts, 1):
+        batch = slice(start, start + batch_size)
+        model.set_weights(weights)
+        with ImplicitGradientTape(model, tau=TAU) as tape:
+            loss = tf.reduce_mean((y_data[batch] - model(x_data[batch])) ** 2)
+        directions = tape.gradient(loss, model.trainable_variables)
+        collected.append([p.numpy().astype(np.float64) for p in directions])
+        if count % steps_of_one:
+            continue
+        directions, collected = [np.mean(p, axis=0) for p in zip(*collected)], []
+        step += 1
+        rate = RATE if rates is None else rates[step - 1]
+        items = len(x_data[batch])
+        total += step * (step + 1)
+        for i, (p, (features, columns)) in enumerate(zip(directions, SIZES)):
+            v[i] = 0.999 * v[i] + 0.001 * p**2
+            size = np.sqrt(2 / (features + columns)) * np.clip(np.sqrt(items / 64), 1 / 8, 8)
+            z[i] -= 80 * rate * size * p / (np.sqrt(v[i] / (1 - 0.999**step)) + 1e-12)
+            # The weights t (t + 1) grow as t².
+            x[i] += step * (step + 1) / total * (z[i] - x[i])
+            weights[i] = 0.1 * z[i] + 0.9 * x[i]
+    return weights
+
+
+def trained(optimizer, batch_size, epochs=1, **compiled):
+    model = net()
+    model.compile(optimizer, loss="mse", **compiled)
+    model.fit(*data(), batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_steps_are_those_of_numpy_and_the_last_batch_is_smaller(mode):
+    proxprop = ProxProp(learning_rate=RATE, tau=TAU, memory=None)
+    model = trained(proxprop, 8, **MODES[mode])
+    assert_close_weights(weights_of(model), reference(8), 1e-4)
+
+
+def test_many_steps():
+    proxprop = ProxProp(learning_rate=RATE, tau=TAU, memory=None)
+    model = trained(proxprop, 8, epochs=7, jit_compile=False)
+    assert_close_weights(weights_of(model), reference(8, epochs=7), 1e-3)
+
+
+def test_with_accumulated_directions():
+    proxprop = ProxProp(
+        learning_rate=RATE, tau=TAU, memory=None, gradient_accumulation_steps=2
+    )
+    model = trained(proxprop, 10, epochs=2, jit_compile=False)
+    assert_close_weights(weights_of(model), reference(10, steps_of_one=2, epochs=2), 1e-4)
+
+
+def test_with_a_schedule():
+    schedule = keras.optimizers.schedules.CosineDecay(RATE, 9)
+    model = trained(ProxProp(learning_rate=schedule, tau=TAU, memory=None), 8, 3)
+    rates = [float(schedule(i)) for i in range(9)]
+    assert_close_weights(weights_of(model), reference(8, rates=rates, epochs=3), 1e-3)
+
+
+def test_inside_of_a_loss_scale_optimizer():
+    proxprop = ProxProp(learning_rate=RATE, tau=TAU, memory=None)
+    scaling = keras.optimizers.LossScaleOptimizer(proxprop, initial_scale=2.0**4)
+    model = trained(scaling, 8, jit_compile=False)
+    assert_close_weights(weights_of(model), reference(8), 1e-4)
+
+
+@pytest.mark.parametrize("items, factor", [(1, 1 / 8), (16, 1 / 2), (64, 1), (10**6, 8)])
+def test_a_step_grows_as_the_root_of_the_batch_size_within_limits(items, factor):
+    optimizer, expected = ScheduleFreeAdam(), factor * 80 * np.sqrt(2 / 200)
+    for rows in (3 * items, tf.constant(3 * items)):
+        size = ProblemSize(rows, 3, features=150, columns=50, implicit=True)
+        assert_close(optimizer.factor(size), expected, 1e-6)
+
+
+def test_what_is_written_into_the_weights_is_not_undone():
+    model = trained(ProxProp(memory=None), 8, epochs=3)
+    raised = [w + 5 for w in model.get_weights()]
+    model.set_weights(raised)
+    model.optimizer.learning_rate = 1e-9
+    model.fit(*data(), batch_size=20, verbose=0)
+    for after, before in zip(weights_of(model), raised):
+        assert np.abs(after - before).max() < 1
+
+
+def test_constraints_hold_after_every_step():
+    keras.utils.set_random_seed(0)
+    constraint = keras.constraints.NonNeg()
+    layers = [L.Dense(8, "tanh", kernel_constraint=constraint), L.Dense(2)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    model.compile(ProxProp(), loss="mse")
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(32, 4)), random.normal(size=(32, 2))
+    for _ in range(3):
+        model.fit(x, y, verbose=0)
+        assert layers[0].kernel.numpy().min() >= 0
+
+
+def test_with_plain_gradients_it_steps_by_the_shapes_of_the_weights():
+    model = keras.Sequential([keras.Input((3,)), L.Dense(5)])
+    model.compile(ScheduleFreeAdam(RATE), loss="mse", jit_compile=False)
+    before = weights_of(model)
+    model.fit(np.ones([4, 3]), np.ones([4, 5]), verbose=0)
+    for after, b, (features, columns) in zip(weights_of(model), before, [(3, 5), (1, 5)]):
+        step = 80 * RATE * np.sqrt(2 / (features + columns))
+        np.testing.assert_allclose(np.abs(after - b), step, rtol=1e-3)
+
+
+def test_training_goes_on_to_the_bit_after_saving(tmp_path):
+    whole = trained(ProxProp(), 8, epochs=4, jit_compile=False)
+    half = trained(ProxProp(), 8, epochs=2, jit_compile=False)
+    half.save(tmp_path / "model.keras")
+    other = keras.models.load_model(
+        tmp_path / "model.keras", custom_objects={"Shift": Shift}, compile=True
+    )
+    other.fit(*data(), batch_size=8, epochs=2, shuffle=False, verbose=0)
+    assert_equal_weights(weights_of(other), weights_of(whole))
+
+
+def test_it_is_the_default_and_takes_its_arguments():
+    optimizer = ProxProp(learning_rate=0.02, weight_decay=0.1, beta_1=0.8)
+    again = ProxProp.from_config(optimizer.get_config())
+    for inner in (optimizer.inner_optimizer, again.inner_optimizer):
+        assert type(inner) is ScheduleFreeAdam
+        assert float(inner.learning_rate) == pytest.approx(0.02)
+        assert (inner.weight_decay, inner.beta_1, inner.epsilon) == (0.1, 0.8, 1e-12)
+    assert type(ProxProp("adam").inner_optimizer) is keras.optimizers.Adam
+
+
+def test_summary_tells_the_factors():
+    model = net()
+    reports = {r.name: r for r in summary(model, batch_size=64, print_fn=lambda line: None)}
+    for layer, (features, columns) in zip((0, 2, 5), (SIZES[0], SIZES[2], SIZES[5])):
+        name = model.layers[layer].name
+        assert_close(reports[name].rate, 80 * np.sqrt(2 / (features + columns)), 1e-6)
