@@ -9,9 +9,11 @@ import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from keras_proxprop.keras_seams.layers import layers_of
+from keras_proxprop.keras_seams.variables import made_before_the_step
 from keras_proxprop.tape import ImplicitGradientTape
 
 
+@made_before_the_step()
 def train_step(model, data, proxprop):
     """Keras's training step, with implicit directions in the place of gradients.
 
@@ -60,7 +62,8 @@ def _by_optimizer(self, data):
     inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
     if self.built and hasattr(inner, "optimizers") and not inner.built:
         # A `MultiOptimizer` knows its optimizers as soon as it is built.
-        self.optimizer.build(self.trainable_variables)
+        with ours.made_before_the_step():
+            self.optimizer.build(self.trainable_variables)
     proxprop = find_proxprop(self.optimizer)
     if proxprop is None:
         return ours.kept.of_keras(self, data)
