@@ -4,7 +4,6 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_proxprop.optimizers.problem_size import ProblemSize
 from keras_proxprop.problem import Problem
 from keras_proxprop.solvers.gradient import Gradient
 from keras_proxprop.weights import WeightSlice, variable_key
@@ -28,7 +27,7 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
     rest = dict(found)
     sizes, damped = {}, []
 
-    def solve(problem, rows, solver, rest, implicit):
+    def solve(problem, rows, solver, rest):
         directions, was_damped = problem.solve(
             rows,
             [[d[id(use.z)] for use in member.uses] for member in problem.members],
@@ -38,11 +37,8 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
         )
         damped.append(was_damped)
         for member, parts in zip(problem.members, directions):
-            size = ProblemSize(
-                rows.count, rows.per_item, rows.features, member.block.columns, implicit
-            )
             for weight, part in zip(member.weights, parts):
-                sizes[variable_key(weight)] = size
+                sizes[variable_key(weight)] = member.size(weight, rows)
                 if variable_key(weight) in found:
                     _write(found, weight, tf.cast(part, weight.dtype))
 
@@ -52,11 +48,11 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
         solver = plan.solver(problem, rows)
         if observer is not None:
             solver = observer.observe(problem, solver)
-        solve(problem, rows, solver, rest, implicit=True)
+        solve(problem, rows, solver, rest)
     for member in members:
         if member.why is not None:
             problem = Problem([member])
-            solve(problem, problem.rows(), Gradient(), found, implicit=False)
+            solve(problem, problem.rows(), Gradient(), found)
     return sizes, damped
 
 

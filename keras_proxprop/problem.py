@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from keras_proxprop import replicas, solution
+from keras_proxprop.optimizers.problem_size import ProblemSize
 from keras_proxprop.rows.stacked import stack
 
 
@@ -29,6 +30,11 @@ class Member:
         """Equal for layers whose rows are the same tensors, seen in the same way."""
         inputs = tuple(id(use.inputs) for use in self.uses)
         return self.block.row_key, len(self.weights), inputs
+
+    def size(self, weight, rows):
+        """Returns the `ProblemSize` of one of the weights, whose problem has these `Rows`."""
+        shape = self.block.matrix_shape(weight, rows)
+        return ProblemSize(rows.count, rows.per_item, *shape, implicit=self.why is None)
 
 
 class Problem:

@@ -90,6 +90,10 @@ class Block:
         """Number of output columns."""
         return self.weights[0].shape[-1]
 
+    def matrix_shape(self, weight, rows):
+        """Returns `(features, columns)` of the linear map that one of `weights` is of."""
+        return rows.features, self.columns
+
     def prepare(self, inputs):
         """Returns what was noted as inputs in the dtype for Gram matrices and solves."""
         return tf.cast(inputs, working_dtype(inputs.dtype))

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block, product
 from keras_proxprop.keras_seams.own_call import Run
+from keras_proxprop.optimizers.problem_size import as_matrix
 from keras_proxprop.rows.jacobian import JacobianRows
 
 
@@ -29,6 +30,10 @@ class GenericBlock(Block):
     @property
     def columns(self):
         return 1
+
+    def matrix_shape(self, weight, rows):
+        # Its one column says nothing of the map.
+        return as_matrix(weight.shape)
 
     def solves_for(self, weights):
         return len(weights) == len(self.weights)

@@ -47,8 +47,12 @@ class ProblemSize:
             ((s.rows, s.per_item) for s in others if s is not None and s.rows is not None),
             (None, 1),
         )
-        columns = shape[-1] if len(shape) else 1
-        return cls(rows, per_item, math.prod(shape[:-1]), columns, implicit=False)
+        return cls(rows, per_item, *as_matrix(shape), implicit=False)
+
+
+def as_matrix(shape):
+    """Returns `(features, columns)` of a weight of which nothing is known but its shape."""
+    return math.prod(shape[:-1]), shape[-1] if len(shape) else 1
 
 
 class KnowsSizes:

@@ -38,11 +38,11 @@ class ProxProp(OptimizerWrapper):
 
     Args:
         inner_optimizer: name, config or instance of any Keras optimizer: what makes the
-            step with the directions. Defaults to `None`: a `keras_proxprop.RowAdam`, which is
-            Adam with longer steps for layers with more rows.
+            step with the directions. Defaults to `None`: a `keras_proxprop.ScheduleFreeAdam`,
+            whose steps are as long as suits each layer, and which averages them.
         learning_rate: the inner optimizer's learning rate: a float, a
             `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default): as the
-            inner optimizer has it, 0.001 for `RowAdam`.
+            inner optimizer has it, 0.001 for `ScheduleFreeAdam`.
         tau: proximal step size τ: a positive float, a `LearningRateSchedule` of the
             inner optimizer's iterations, or "auto": for every layer ten over its mean
             curvature, `10 F / trace(AᵀA)` with `F` features, whatever the scale of its inputs

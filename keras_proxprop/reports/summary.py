@@ -11,7 +11,7 @@ from keras_proxprop.keras_seams import recording
 from keras_proxprop.keras_seams.layers import built_shapes, layers_of, own_variables
 from keras_proxprop.keras_seams.scratch import trace_call
 from keras_proxprop.optimizers.finding import find_proxprop
-from keras_proxprop.optimizers.problem_size import KnowsSizes, ProblemSize
+from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.proxprop import ProxProp
 from keras_proxprop.plan import Plan
 from keras_proxprop.problem import Problem
@@ -174,9 +174,7 @@ def _member_reports(plan, recorder, proxprop, batch_known):
             columns, layer = member.block.columns, member.block.reported_as
             own = {"backpropagation": backpropagation(rows, columns, rows.count)}
             if isinstance(proxprop.inner_optimizer, KnowsSizes):
-                size = ProblemSize(
-                    int(rows.count), rows.per_item, rows.features, columns, why is None
-                )
+                size = member.size(member.weights[0], rows)
                 own["rate"] = proxprop.inner_optimizer.factor(size)
             if why is None:
                 # Layers that share a Gram matrix share its price.

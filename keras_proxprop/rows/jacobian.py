@@ -44,6 +44,11 @@ class JacobianRows(Rows):
         return self._joined(self._function(*values))
 
     def multiply(self, direction):
+        columns = direction[0].shape[-1]
+        if columns > 1:
+            # The layer knows of one at a time.
+            parts = zip(*(tf.split(part, columns, axis=1) for part in direction))
+            return tf.concat([self.multiply(part) for part in parts], axis=1)
         direction, norm = self._in_range(direction)
         values = [tf.reshape(p, shape) for p, shape in zip(direction, self._shapes)]
         return norm * (self._outputs(values) - self._offset)
