@@ -16,8 +16,12 @@ def forwarded(name):
 
 
 def slot_index(optimizer, variable):
-    """Returns the place of a variable among those that an optimizer was built for."""
-    return optimizer._get_variable_index(variable)
+    """Returns the place of a variable among those that an optimizer was built for, or `None`
+    if it was not built for that."""
+    try:
+        return optimizer._get_variable_index(variable)
+    except KeyError:
+        return None
 
 
 class ForwardedState:

@@ -81,8 +81,8 @@ class KnowsSizes:
         size = self._sizes.of.get(variable_key(variable))
         return size or ProblemSize.of_shape(variable.shape, self._sizes.of.values())
 
-    def factor(self, size):
-        """Returns by what the learning rate is multiplied for a weight of a `ProblemSize`."""
+    def factor(self, size, variable):
+        """Returns by what the learning rate is multiplied for a variable."""
         raise NotImplementedError
 
 

@@ -62,12 +62,12 @@ class RowAdam(KnowsSizes, keras.optimizers.Adam):
     ):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
 
-    def factor(self, size):
+    def factor(self, size, variable):
         known = size.implicit and size.rows is not None
         return row_factor(size.rows) if known else 1.0
 
     def update_step(self, gradient, variable, learning_rate):
-        factor = self.factor(self.size_of(variable))
+        factor = self.factor(self.size_of(variable), variable)
         if tf.is_tensor(factor) or factor != 1.0:
             learning_rate = tf.cast(learning_rate, variable.dtype)
             learning_rate *= tf.cast(factor, variable.dtype)

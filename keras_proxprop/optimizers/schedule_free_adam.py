@@ -28,10 +28,11 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
 
     It differs from `keras.optimizers.Adam` in three ways:
 
-    - Steps are as long as suits the layer. Weights that are drawn as Glorot and Bengio draw
-      them are of size `sqrt(2 / (features + columns))`, and the step of a layer is a share of
-      that: `80 * learning_rate`, for a batch of 64 items. It grows as the root of the number
-      of items. So one learning rate does for narrow and for wide layers.
+    - Steps are as long as suits the layer: the step of a weight is `80 * learning_rate` of its
+      first size, for a batch of 64 items, and grows as the root of the number of items. The
+      size is the root of the mean square when the optimizer is built, but at most that of
+      weights drawn as Glorot and Bengio draw them, `sqrt(2 / (features + columns))`, which it
+      is for weights of zeros, too. So one learning rate does for narrow and for wide layers.
     - There is no momentum, and no need for a schedule. Steps are made with points `z`; `x` is
       the mean of these, in which step `t` weighs as `t ** 2`; and the model's weights are
       `y = (1 - beta_1) z + beta_1 x`. That takes out the noise which long steps leave, at no
@@ -80,6 +81,14 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         self._offsets, self._velocities = self.add_optimizer_variables(
             variables, ["offset", "velocity"]
         )
+        sizes = [_size(variable) for variable in variables]
+        self._first_sizes = self.add_variable(
+            shape=(len(sizes),),
+            initializer=lambda shape, dtype: tf.constant(sizes, dtype, shape),
+            dtype="float32",
+            aggregation="only_first_replica",
+            name="first_sizes",
+        )
 
     def update_step(self, gradient, variable, learning_rate):
         index, dtype = slot_index(self, variable), variable.dtype
@@ -94,7 +103,8 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
             epsilon = max(epsilon, EPSILON_OF_FLOAT16)
         root = tf.sqrt(squares / tf.cast(1 - beta_2**t, dtype)) + epsilon
 
-        rate = tf.cast(learning_rate, tf.float32) * self.factor(self.size_of(variable))
+        rate = tf.cast(learning_rate, tf.float32)
+        rate *= self.factor(self.size_of(variable), variable)
         # z - x after the step in z, and before x follows.
         ahead = offset - tf.cast(rate, dtype) * gradient / root
         share = tf.cast((_POWER + 1) / (t + _POWER), dtype)
@@ -105,13 +115,17 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         )
         self.assign(offset, (1 - share) * ahead)
 
-    def factor(self, size):
+    def factor(self, size, variable):
         items = 1.0
         if size.items is not None:
-            items = (size.items / _ITEMS) ** _EXPONENT
-            limited = tf.is_tensor(items) and tf.clip_by_value(items, _SHORTEST, _LONGEST)
-            items = limited if tf.is_tensor(items) else min(max(items, _SHORTEST), _LONGEST)
-        return _UNITS * math.sqrt(2 / (size.features + size.columns)) * items
+            items = tf.clip_by_value((size.items / _ITEMS) ** _EXPONENT, _SHORTEST, _LONGEST)
+        glorot = math.sqrt(2 / (size.features + size.columns))
+        index = slot_index(self, variable)
+        if index is None:
+            first = tf.constant(_size(variable))
+        else:
+            first = tf.convert_to_tensor(self._first_sizes)[index]
+        return _UNITS * items * tf.where(first > 0, tf.minimum(first, glorot), glorot)
 
     def get_config(self):
         return {
@@ -120,3 +134,12 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
         }
+
+
+def _size(variable):
+    """Returns the root mean square of a variable, 0 where it has no value yet."""
+    with tf.init_scope():
+        if not tf.executing_eagerly():
+            return 0.0
+        value = tf.cast(tf.convert_to_tensor(variable), tf.float32)
+        return float(tf.sqrt(tf.reduce_mean(tf.square(value))))

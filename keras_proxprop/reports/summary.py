@@ -17,7 +17,7 @@ from keras_proxprop.plan import Plan
 from keras_proxprop.problem import Problem
 from keras_proxprop.reports.table import table_lines
 from keras_proxprop.solvers.price import backpropagation
-from keras_proxprop.weights import variable_key
+from keras_proxprop.weights import variable_key, variable_of
 
 # What `fit` takes where it is not told a batch size.
 _KERAS_BATCH_SIZE = 32
@@ -174,8 +174,12 @@ def _member_reports(plan, recorder, proxprop, batch_known):
             columns, layer = member.block.columns, member.block.reported_as
             own = {"backpropagation": backpropagation(rows, columns, rows.count)}
             if isinstance(proxprop.inner_optimizer, KnowsSizes):
-                size = member.size(member.weights[0], rows)
-                own["rate"] = proxprop.inner_optimizer.factor(size)
+                weight = member.weights[0]
+                size = member.size(weight, rows)
+                # Outside of the graph that the layers are recorded in.
+                with tf.init_scope():
+                    factor = proxprop.inner_optimizer.factor(size, variable_of(weight))
+                    own["rate"] = float(factor)
             if why is None:
                 # Layers that share a Gram matrix share its price.
                 own |= {"rows": rows.count, "features": rows.features, "solver": form}

@@ -57,6 +57,7 @@ def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
     weights = [w.astype(np.float64) for w in model.get_weights()]
     z, x = [w.copy() for w in weights], [w.copy() for w in weights]
     v = [np.zeros_like(w) for w in weights]
+    first = [np.sqrt(np.mean(w**2)) for w in weights]
     collected, total, step = [], 0.0, 0
     starts = [s for _ in range(epochs) for s in range(0, len(x_data), batch_size)]
     for count, start in enumerate(starts, 1):
@@ -75,8 +76,11 @@ def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
         total += step * (step + 1)
         for i, (p, (features, columns)) in enumerate(zip(directions, SIZES)):
             v[i] = 0.999 * v[i] + 0.001 * p**2
-            size = np.sqrt(2 / (features + columns)) * np.clip(np.sqrt(items / 64), 1 / 8, 8)
-            z[i] -= 80 * rate * size * p / (np.sqrt(v[i] / (1 - 0.999**step)) + 1e-12)
+            size = np.sqrt(2 / (features + columns))
+            if first[i] > 0:
+                size = min(size, first[i])
+            length = 80 * rate * size * np.clip(np.sqrt(items / 64), 1 / 8, 8)
+            z[i] -= length * p / (np.sqrt(v[i] / (1 - 0.999**step)) + 1e-12)
             # The weights t (t + 1) grow as t².
             x[i] += step * (step + 1) / total * (z[i] - x[i])
             weights[i] = 0.1 * z[i] + 0.9 * x[i]
@@ -127,10 +131,21 @@ def test_inside_of_a_loss_scale_optimizer():
 
 @pytest.mark.parametrize("items, factor", [(1, 1 / 8), (16, 1 / 2), (64, 1), (10**6, 8)])
 def test_a_step_grows_as_the_root_of_the_batch_size_within_limits(items, factor):
-    optimizer, expected = ScheduleFreeAdam(), factor * 80 * np.sqrt(2 / 200)
+    optimizer, variable = ScheduleFreeAdam(), keras.Variable(tf.zeros([150, 50]))
     for rows in (3 * items, tf.constant(3 * items)):
         size = ProblemSize(rows, 3, features=150, columns=50, implicit=True)
-        assert_close(optimizer.factor(size), expected, 1e-6)
+        assert_close(optimizer.factor(size, variable), factor * 80 * np.sqrt(2 / 200), 1e-6)
+
+
+@pytest.mark.parametrize("first, used", [(0.0, 0.1), (0.02, 0.02), (0.5, 0.1)])
+def test_a_step_is_a_share_of_the_first_size(first, used):
+    variable = keras.Variable(first * tf.ones([150, 50]))
+    optimizer = ScheduleFreeAdam()
+    size = ProblemSize(64, 1, features=150, columns=50, implicit=True)
+    assert_close(optimizer.factor(size, variable), 80 * used, 1e-6)
+    optimizer.build([variable])
+    variable.assign(7 * tf.ones([150, 50]))
+    assert_close(optimizer.factor(size, variable), 80 * used, 1e-6)
 
 
 def test_what_is_written_into_the_weights_is_not_undone():
@@ -162,7 +177,9 @@ def test_with_plain_gradients_it_steps_by_the_shapes_of_the_weights():
     before = weights_of(model)
     model.fit(np.ones([4, 3]), np.ones([4, 5]), verbose=0)
     for after, b, (features, columns) in zip(weights_of(model), before, [(3, 5), (1, 5)]):
-        step = 80 * RATE * np.sqrt(2 / (features + columns))
+        size = np.sqrt(2 / (features + columns))
+        size = min(size, np.sqrt(np.mean(b**2))) if b.any() else size
+        step = 80 * RATE * size
         np.testing.assert_allclose(np.abs(after - b), step, rtol=1e-3)
 
 
@@ -191,5 +208,6 @@ def test_summary_tells_the_factors():
     model = net()
     reports = {r.name: r for r in summary(model, batch_size=64, print_fn=lambda line: None)}
     for layer, (features, columns) in zip((0, 2, 5), (SIZES[0], SIZES[2], SIZES[5])):
-        name = model.layers[layer].name
-        assert_close(reports[name].rate, 80 * np.sqrt(2 / (features + columns)), 1e-6)
+        kernel = model.layers[layer].kernel.numpy()
+        size = min(np.sqrt(2 / (features + columns)), np.sqrt(np.mean(kernel**2)))
+        assert_close(reports[model.layers[layer].name].rate, 80 * size, 1e-6)
