@@ -50,8 +50,9 @@ def _residual(x, filters, stride=1):
     return L.Activation("relu")(L.add([x, y]))
 
 
-def _pooled(inputs, x):
-    return keras.Model(inputs, _logits(10)(L.GlobalAveragePooling2D()(x)))
+def _pooled(inputs, x, dropout=0.0):
+    x = L.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, _logits(10)(L.Dropout(dropout)(x) if dropout else x))
 
 
 def resnet_like():
@@ -63,14 +64,14 @@ def resnet_like():
     return _pooled(inputs, x)
 
 
-def small_resnet(shape):
+def small_resnet(shape, dropout=0.0):
     """Three residual blocks of 16, 32 and 64 channels after a convolution of stride 2."""
     inputs = keras.Input(shape)
     x = L.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(inputs)
     x = L.Activation("relu")(L.BatchNormalization(momentum=0.9)(x))
     for filters, stride in ((16, 1), (32, 2), (64, 2)):
         x = _residual(x, filters, stride)
-    return _pooled(inputs, x)
+    return _pooled(inputs, x, dropout)
 
 
 class Positions(L.Layer):

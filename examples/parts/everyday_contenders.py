@@ -1,0 +1,132 @@
+"""The optimizers of `everyday.py`, and the learning rates that are tried with each."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import keras
+
+from keras_proxprop import ProxProp
+from parts.contenders import muon
+from parts.soap import SOAP
+
+SCHEDULES = ("constant", "cosine")
+# How many times a grid may be made longer by a rate, while the best is at its end.
+_LONGER = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """An optimizer, and the grid of its learning rates.
+
+    Args:
+        make: function of a learning rate, a number or a schedule, that returns the optimizer.
+        rates: function that returns the learning rates to try.
+        schedules: those that each rate is tried with.
+        longer: whether the grid goes on while the best rate is at its end.
+        default: the rate that is trained with all seeds, too, whether it is best or not.
+    """
+
+    make: Callable
+    rates: Callable
+    schedules: tuple = SCHEDULES
+    longer: bool = True
+    default: Callable = lambda: None
+
+
+def _grid(*rates):
+    return lambda: list(rates)
+
+
+_ADAM = _grid(3e-4, 1e-3, 3e-3, 1e-2)
+
+
+def proxprop_default():
+    """Returns the learning rate of a `ProxProp` with nothing typed."""
+    return float(f"{float(ProxProp().learning_rate):.6g}")
+
+
+def multiples():
+    """Returns the learning rates of ×1/4, ×1/2, ×1, ×2 and ×4."""
+    return [proxprop_default() * factor for factor in (0.25, 0.5, 1, 2, 4)]
+
+
+def _ours(**arguments):
+    """Returns the contender that is a `ProxProp` with these arguments."""
+    return Contender(
+        lambda rate: ProxProp(learning_rate=rate, **arguments),
+        multiples,
+        ("constant",),
+        longer=False,
+        default=proxprop_default,
+    )
+
+
+def _inside(inner, rates, schedules=SCHEDULES):
+    """Returns the contender with implicit directions for another optimizer."""
+    # The optimizer's own epsilon is made for gradients, and too large for directions.
+    return Contender(lambda rate: ProxProp(inner(rate, epsilon=1e-12)), rates, schedules)
+
+
+_optimizers = keras.optimizers
+# {name: Contender}: those that are trained unless told.
+CONTENDERS = {
+    "adam": Contender(_optimizers.Adam, _ADAM),
+    "adamw": Contender(_optimizers.AdamW, _ADAM),
+    "schedule-free": Contender(
+        _optimizers.ScheduleFreeAdamW, _grid(1e-3, 2.5e-3, 1e-2, 3e-2), ("constant",)
+    ),
+    "soap": Contender(SOAP, _grid(1e-3, 3e-3, 1e-2, 3e-2)),
+    "muon": Contender(muon, _grid(3e-4, 1e-3, 3e-3, 1e-2)),
+    "lion": Contender(_optimizers.Lion, _grid(3e-5, 1e-4, 3e-4, 1e-3)),
+    "proxprop": _ours(),
+}
+# More of them, to be asked for by name.
+VARIANTS = {
+    "proxprop-implicit": _ours(final_layer="implicit"),
+    "proxprop-batch": _ours(memory=None),
+    "proxprop-adam": _inside(_optimizers.Adam, _ADAM),
+    "proxprop-schedule-free": _inside(
+        _optimizers.ScheduleFreeAdamW, _grid(1e-3, 3e-3, 1e-2, 3e-2), ("constant",)
+    ),
+}
+ALL = CONTENDERS | VARIANTS
+
+
+def learning_rate(rate, schedule, steps):
+    """Returns what an optimizer takes as its learning rate."""
+    if schedule == "constant":
+        return rate
+    return keras.optimizers.schedules.CosineDecay(rate, steps)
+
+
+def trials(contender, losses):
+    """Returns the rates that are still to be tried with a schedule.
+
+    Args:
+        contender: `Contender`.
+        losses: `{rate: final training loss}` of what was tried.
+    """
+    rates = contender.rates()
+    ends = min(rates) / 10 ** (_LONGER / 2), max(rates) * 10 ** (_LONGER / 2)
+    while not (missing := [rate for rate in rates if rate not in losses]):
+        low, high, top = min(rates), max(rates), best(losses, rates)
+        if not contender.longer or top not in (low, high):
+            break
+        new = _rounded(top * 10 ** (-0.5 if top == low else 0.5))
+        if not ends[0] * 0.9 < new < ends[1] * 1.1:
+            break
+        rates.append(new)
+    return missing
+
+
+def _rounded(rate):
+    """Returns 1, 3, 10, ... times a power of ten where a rate is near that."""
+    text = f"{rate:.0e}"
+    return float(text)
+
+
+def best(losses, rates=None):
+    """Returns the rate with the lowest loss; what diverged is worse than any."""
+    rates = rates or list(losses)
+    return min(rates, key=lambda r: math.inf if math.isnan(losses[r]) else losses[r])

@@ -1,0 +1,64 @@
+"""One run of `everyday.py`: a task trained with one optimizer for so many steps."""
+
+import math
+import time
+
+import keras
+
+from parts.datasets import epoch_batches
+
+# Where the model is looked at; they grow, since a loss falls fastest at first.
+_POINTS = 12
+_GROWTH = 1.5
+
+
+def points(steps):
+    """Returns after which steps the model is looked at, the first before any."""
+    return sorted({round(steps * (k / _POINTS) ** _GROWTH) for k in range(_POINTS + 1)})
+
+
+def train(task, optimizer, seed, steps=None):
+    """Trains a task, and returns what came of it.
+
+    The clock counts the seconds in which batches are put together and steps are made, without
+    the first step, which is compiled, and without evaluation. A run whose loss is not finite
+    has diverged, and is not trained further.
+
+    Args:
+        task: `Task`.
+        optimizer: Keras optimizer, not yet built.
+        seed: int, decides initial weights and batches.
+        steps: int. Defaults to `None`: those of the task.
+
+    Returns:
+        `(rows, first)`: a dict per evaluation with step, seconds and losses, and the seconds
+        of the first step.
+    """
+    keras.backend.clear_session()
+    steps = steps or task.steps
+    data, model = task.data, task.model(seed)
+    model.compile(optimizer=optimizer, loss=task.loss, jit_compile=False)
+    evaluate = task.evaluator(model)
+    per_epoch = len(data.x) // task.batch_size
+    wanted, rows = points(steps), []
+    seconds = first = 0.0
+    for step in range(steps + 1):
+        if step in wanted:
+            rows.append({"step": step, "seconds": seconds, **evaluate()})
+        if step == steps:
+            break
+        begin = time.perf_counter()
+        epoch, i = divmod(step, per_epoch)
+        if not i:
+            batches = epoch_batches(len(data.x), task.batch_size, seed, epoch)
+        loss = model.train_on_batch(data.x[batches[i]], data.y[batches[i]])
+        taken = time.perf_counter() - begin
+        if step:
+            seconds += taken
+        else:
+            first = taken
+        if not math.isfinite(loss):
+            nothing = dict.fromkeys(("loss", "val_loss", "val_accuracy"), math.nan)
+            rows.append({"step": step + 1, "seconds": seconds, **nothing})
+            break
+    return rows, first
