@@ -1,5 +1,7 @@
 """Curves of training runs, as PNG."""
 
+import math
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -48,5 +50,28 @@ def plot(rows, path, title, panels, name, step):
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5)
     figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def bars(values, path, title, label):
+    """Plots one bar per name, on a logarithmic scale, from 1 up or down.
+
+    Args:
+        values: `{name: positive number}`.
+        path: of the PNG file.
+        title: of the figure.
+        label: of the axis of numbers.
+    """
+    names = [name for name, value in values.items() if 0 < value < math.inf]
+    heights = [values[name] for name in names]
+    size = (6.5, 1.5 + 0.27 * len(names))
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    colors = ["C0" if height <= 1 else "C3" for height in heights]
+    ax.barh(names, [height - 1 for height in heights], left=1, color=colors)
+    ax.axvline(1, color="black", linewidth=0.8)
+    ax.set(xscale="log", xlabel=label, title=title)
+    ax.invert_yaxis()
+    ax.grid(alpha=0.3, axis="x")
     figure.savefig(path, dpi=120)
     plt.close(figure)
