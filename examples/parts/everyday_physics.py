@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parts.everyday_task import Task
+from parts.everyday_task import Task, make_step, tape_of
 from parts.everyday_vectors import split
 
 L = keras.layers
@@ -35,6 +35,13 @@ class HeatEquation(keras.Model):
             u_t, u_x = first.gradient(u, [t, x])
         u_xx = second.gradient(u_x, x)
         return tf.concat([u_t - u_xx / np.pi**2, self.net(points[:, 2:])], axis=1)
+
+    def train_step(self, data):
+        points, y = data[:2]
+        with tape_of(self.optimizer, self.net) as tape:
+            loss = tf.reduce_mean(_loss(y, self(points, training=True)))
+        make_step(self.optimizer, tape, loss, self.net)
+        return {"loss": loss}
 
 
 def _solution(t, x):

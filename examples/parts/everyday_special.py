@@ -4,11 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import ImplicitGradientTape, ProxProp
 from parts import models
 from parts.datasets import Data
 from parts.everyday_images import digits, flat_fashion
-from parts.everyday_task import Task
+from parts.everyday_task import Task, make_step, tape_of
 from parts.training import Evaluation
 
 L = keras.layers
@@ -57,7 +56,7 @@ class Transposed(L.Layer):
         self.bias = self.add_weight(shape=(self.dense.kernel.shape[0],), initializer="zeros")
 
     def call(self, x):
-        return self.activation(keras.ops.matmul(x, self.dense.kernel.T) + self.bias)
+        return self.activation(x @ keras.ops.transpose(self.dense.kernel) + self.bias)
 
 
 def _tied():
@@ -100,30 +99,19 @@ class GAN(keras.Model):
         self.critic_optimizer = type(optimizer).from_config(optimizer.get_config())
 
     def train_step(self, data):
-        real, _ = data
+        real = data[0]
         noise = keras.random.normal((tf.shape(real)[0], _NOISE), seed=self.seeds)
         fake = self.generator(noise, training=True)
-        with _tape(self.critic_optimizer, self.critic) as tape:
+        with tape_of(self.critic_optimizer, self.critic) as tape:
             logits = self.critic(tf.concat([real, fake], 0), training=True)
             is_real = tf.concat([tf.ones_like(real[:, :1]), tf.zeros_like(fake[:, :1])], 0)
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(is_real, logits))
-        _step(self.critic_optimizer, tape, loss, self.critic)
-        with _tape(self.optimizer, self.generator) as tape:
+        make_step(self.critic_optimizer, tape, loss, self.critic)
+        with tape_of(self.optimizer, self.generator) as tape:
             logits = self.critic(self.generator(noise, training=True))
             loss = tf.reduce_mean(tf.nn.softplus(-logits))
-        _step(self.optimizer, tape, loss, self.generator)
+        make_step(self.optimizer, tape, loss, self.generator)
         return {"loss": loss}
-
-
-def _tape(optimizer, model):
-    if isinstance(optimizer, ProxProp):
-        return ImplicitGradientTape(model, **optimizer.step_arguments())
-    return tf.GradientTape()
-
-
-def _step(optimizer, tape, loss, model):
-    variables = model.trainable_variables
-    optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
 
 
 class EnergyDistance:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 
 import keras
+import tensorflow as tf
 
+from keras_proxprop import ImplicitGradientTape, ProxProp
 from parts.training import Evaluation
 
 
@@ -68,3 +70,15 @@ def _loaded(load):
 def square_loss(y, outputs):
     """Squared error of every example, the mean over its outputs."""
     return keras.ops.mean(keras.ops.square(outputs - y), axis=-1)
+
+
+def tape_of(optimizer, model):
+    """Returns the tape that an optimizer wants in a `train_step` of a model's own."""
+    if isinstance(optimizer, ProxProp):
+        return ImplicitGradientTape(model, **optimizer.step_arguments())
+    return tf.GradientTape()
+
+
+def make_step(optimizer, tape, loss, model):
+    variables = model.trainable_variables
+    optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))

@@ -38,7 +38,7 @@ def _friedman():
     y = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2
     y += 10 * x[:, 3] + 5 * x[:, 4] + random.normal(size=len(x))
     y = (y - y.mean()) / y.std()
-    x = (x - 0.5) * 10.0 ** random.uniform(-2, 2, 20)
+    x *= 10.0 ** random.uniform(-2, 2, 20)
     return split(x.astype("float32"), y[:, None].astype("float32"), 16000)
 
 
