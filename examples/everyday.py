@@ -12,6 +12,9 @@ its end.
 The loss is that of a fixed part of the training examples, in inference mode. With `--budgets`
 the same is done in a half or a quarter of the steps, each with a cosine of its own.
 
+Seconds are those of the processor, with one thread unless TF_NUM_INTRAOP_THREADS says another
+number, so that other work on the machine changes nothing but how long one waits.
+
 Every run is in `runs.csv` at once; started again, the program does what is missing. Where an
 optimizer has changed since, delete its rows. In the end it prints a table and makes a picture,
 which `--report` does with the results that are there.
@@ -23,7 +26,7 @@ import os
 import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# One core per run, so that parts side by side do not change each other's seconds.
+# One core per run: the processor's seconds are then those of a clock.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 

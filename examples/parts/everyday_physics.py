@@ -45,7 +45,7 @@ class HeatEquation(keras.Model):
 
 
 def _solution(t, x):
-    return np.exp(-t) * np.sin(np.pi * x) + 0.5 * np.exp(-9 * t) * np.sin(3 * np.pi * x)
+    return np.exp(-t) * np.sin(np.pi * x) + 0.5 * np.exp(-4 * t) * np.sin(2 * np.pi * x)
 
 
 def _points():

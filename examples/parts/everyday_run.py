@@ -20,9 +20,10 @@ def points(steps):
 def train(task, optimizer, seed, steps=None):
     """Trains a task, and returns what came of it.
 
-    The clock counts the seconds in which batches are put together and steps are made, without
-    the first step, which is compiled, and without evaluation. A run whose loss is not finite
-    has diverged, and is not trained further.
+    The clock counts the seconds that the processor works while batches are put together and
+    steps are made, so that other work on the machine does not count; nor do the first step,
+    which is compiled, and evaluation. A run whose loss is not finite has diverged, and is not
+    trained further.
 
     Args:
         task: `Task`.
@@ -47,12 +48,12 @@ def train(task, optimizer, seed, steps=None):
             rows.append({"step": step, "seconds": seconds, **evaluate()})
         if step == steps:
             break
-        begin = time.perf_counter()
+        begin = time.process_time()
         epoch, i = divmod(step, per_epoch)
         if not i:
             batches = epoch_batches(len(data.x), task.batch_size, seed, epoch)
         loss = model.train_on_batch(data.x[batches[i]], data.y[batches[i]])
-        taken = time.perf_counter() - begin
+        taken = time.process_time() - begin
         if step:
             seconds += taken
         else:

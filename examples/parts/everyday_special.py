@@ -82,9 +82,9 @@ class GAN(keras.Model):
             [keras.Input((_NOISE,)), *hidden, L.Dense(64, "sigmoid", name="logits")]
         )
         hidden = [L.Dense(width, activation="leaky_relu") for width in widths]
-        self.critic = keras.Sequential(
-            [keras.Input((64,)), *hidden, L.Dense(1, name="logits")]
-        )
+        # Noise keeps the critic from being sure, which would end the training.
+        inputs = [keras.Input((64,)), L.GaussianNoise(0.5)]
+        self.critic = keras.Sequential([*inputs, *hidden, L.Dense(1, name="logits")])
         self.seeds = keras.random.SeedGenerator(0)
 
     def build(self, shape):
@@ -108,7 +108,7 @@ class GAN(keras.Model):
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(is_real, logits))
         make_step(self.critic_optimizer, tape, loss, self.critic)
         with tape_of(self.optimizer, self.generator) as tape:
-            logits = self.critic(self.generator(noise, training=True))
+            logits = self.critic(self.generator(noise, training=True), training=True)
             loss = tf.reduce_mean(tf.nn.softplus(-logits))
         make_step(self.optimizer, tape, loss, self.generator)
         return {"loss": loss}
