@@ -2,11 +2,17 @@
 
 import inspect
 import weakref
+from collections.abc import Collection
+from typing import TypeAlias
 
 import keras
 
+_Layers: TypeAlias = str | type[keras.Layer] | keras.Layer
+# What the argument may be.
+Exclude: TypeAlias = _Layers | Collection[_Layers]
+
 # The types that were excluded in this process: a copy made in it needs no registration.
-_excluded_types = weakref.WeakValueDictionary()
+_excluded_types: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
 def check_exclude(exclude):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_proxprop.keras_seams.scratch import trace_call
 
-_known = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def final_layers(recorder, target):

@@ -4,20 +4,23 @@ import contextlib
 import warnings
 import weakref
 
+import keras
 import tensorflow as tf
 
 from keras_proxprop import solvers
 from keras_proxprop.directions import replace_by_directions
+from keras_proxprop.exclude import Exclude
 from keras_proxprop.keras_seams.finite_step import all_finite
 from keras_proxprop.keras_seams.layers import layers_of, native
 from keras_proxprop.keras_seams.provenance import grant
 from keras_proxprop.keras_seams.recording import Recorder
 from keras_proxprop.memory.state import check_kept
 from keras_proxprop.plan import Plan
+from keras_proxprop.solvers.solver import Solver
 from keras_proxprop.tau import Tau, check_tau
 from keras_proxprop.weights import variable_key
 
-_warned = weakref.WeakSet()
+_warned: weakref.WeakSet = weakref.WeakSet()
 
 
 class ImplicitGradientTape(tf.GradientTape):
@@ -68,16 +71,16 @@ class ImplicitGradientTape(tf.GradientTape):
 
     def __init__(
         self,
-        model,
-        tau=1.0,
-        solver="auto",
-        final_layer="explicit",
-        exclude=(),
+        model: keras.Model,
+        tau: float | tf.Tensor | str = 1.0,
+        solver: str | Solver = "auto",
+        final_layer: str = "explicit",
+        exclude: Exclude = (),
         memory=None,
-        observer=None,
-        persistent=False,
-        watch_accessed_variables=True,
-    ):
+        observer: keras.callbacks.Callback | None = None,
+        persistent: bool = False,
+        watch_accessed_variables: bool = True,
+    ) -> None:
         super().__init__(persistent, watch_accessed_variables)
         memory = check_kept(memory)
         self._plan = Plan(model, solvers._get(solver), final_layer, exclude, memory)
@@ -86,7 +89,7 @@ class ImplicitGradientTape(tf.GradientTape):
         self._keeps, self._watches_all = persistent, watch_accessed_variables
         # Whether a gradient of this tape is being made, and whether for a jacobian.
         self.asked = self._jacobian = False
-        self._damped = []
+        self._damped: list = []
         # Whether the loss, and all that `gradient` returned, is: what is not makes no step.
         self.finite = tf.constant(True)
         self._recorder = Recorder(model, self._block, self)

@@ -30,7 +30,7 @@ from keras_proxprop.blocks.transposed import TransposedConvolutionBlock
 
 __all__ = ["Block", "GenericBlock", "find_block", "register_block"]
 
-_BLOCKS = {
+_BLOCKS: dict[type, type[Block]] = {
     layer_class: block
     for block in (
         DenseBlock,
@@ -55,7 +55,7 @@ _BLOCKS = {
 }
 
 
-def register_block(layer_class, block=GenericBlock):
+def register_block(layer_class: type[keras.Layer], block: type[Block] = GenericBlock) -> None:
     """Gives all layers of a class implicit steps.
 
     The layers' outputs must be linear in their weights: what is left when an activation is

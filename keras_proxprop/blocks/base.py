@@ -26,7 +26,7 @@ class Block:
             `layer`.
     """
 
-    layer_classes = ()
+    layer_classes: tuple[type, ...] = ()
     # The attribute that holds the weight without which there is no problem.
     kernel_name = "kernel"
 

@@ -24,7 +24,7 @@ class ScalingBlock(Block):
     """
 
     # The attributes that hold the scale and the offset.
-    names = ("gamma", "beta")
+    names: tuple[str, ...] = ("gamma", "beta")
 
     # Their columns do not mix, and not with those of other layers.
     shares_rows = False
@@ -73,7 +73,10 @@ class NormalizationBlock(ScalingBlock):
     backpropagation makes in any case, and of `x̂` only the moments are needed, for `AᵀA`.
     """
 
-    layer_classes = (keras.layers.LayerNormalization, keras.layers.GroupNormalization)
+    layer_classes: tuple[type, ...] = (
+        keras.layers.LayerNormalization,
+        keras.layers.GroupNormalization,
+    )
     closed_price = 2.0
 
     def call(self, note, inputs, **kwargs):

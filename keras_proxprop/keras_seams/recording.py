@@ -19,10 +19,10 @@ from keras_proxprop.keras_seams.layers import layers_of
 
 _active = threading.local()
 # What every model was last called with while it was recorded, tensors as `tf.TypeSpec`.
-last_call = weakref.WeakKeyDictionary()
+last_call: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _KINDS = {tf.SparseTensor: "sparse", tf.RaggedTensor: "ragged"}
 _shadow_lock = threading.Lock()
-_shadows = {}
+_shadows: dict = {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,7 +52,9 @@ class CurvatureMemory(HasConfig):
     and its Link to Approximate Second-Order Optimization*, ICML 2022).
     """
 
-    def __init__(self, decay=0.9, refresh_every=100, layers="auto"):
+    def __init__(
+        self, decay: float = 0.9, refresh_every: int = 100, layers: str = "auto"
+    ) -> None:
         number = isinstance(decay, numbers.Real) and not isinstance(decay, bool)
         if not number or not 0 <= decay < 1:
             raise ValueError(

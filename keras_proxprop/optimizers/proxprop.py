@@ -1,20 +1,23 @@
 """ProxProp: any Keras optimizer, on implicit directions."""
 
 import contextlib
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_proxprop import solvers, tape
-from keras_proxprop.exclude import check_exclude, exclude_config, exclude_from_config
+from keras_proxprop.exclude import Exclude, check_exclude, exclude_config, exclude_from_config
 from keras_proxprop.keras_seams import loss_scale, provenance, train_step
 from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.names import known_by_name
-from keras_proxprop.memory.curvature_memory import check_memory
+from keras_proxprop.memory.curvature_memory import CurvatureMemory, check_memory
 from keras_proxprop.memory.state import Checkpointed, Curvatures
 from keras_proxprop.optimizers.problem_size import KnowsSizes
+from keras_proxprop.optimizers.row_adam import LearningRate
 from keras_proxprop.optimizers.wrapper import OptimizerWrapper, make
 from keras_proxprop.plan import check_final_layer
+from keras_proxprop.solvers.solver import Solver
 from keras_proxprop.tau import Schedule, check_tau, tau_config, tau_variable
 
 
@@ -83,16 +86,16 @@ class ProxProp(OptimizerWrapper):
 
     def __init__(
         self,
-        inner_optimizer=None,
-        learning_rate=None,
-        tau="auto",
-        solver="auto",
-        final_layer="explicit",
-        exclude=(),
-        memory="auto",
-        name=None,
-        **kwargs,
-    ):
+        inner_optimizer: str | dict | keras.optimizers.Optimizer | None = None,
+        learning_rate: LearningRate | None = None,
+        tau: float | str | Schedule = "auto",
+        solver: str | Solver = "auto",
+        final_layer: str = "explicit",
+        exclude: Exclude = (),
+        memory: str | CurvatureMemory | None = "auto",
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         tau = check_tau(tau)
         solver = solvers._get(solver)
         final_layer = check_final_layer(final_layer)

@@ -1,11 +1,17 @@
 """Adam whose steps are longer where a direction is made from more rows."""
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import keras
 import tensorflow as tf
 
 from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.optimizers.problem_size import KnowsSizes
 
+LearningRate: TypeAlias = (
+    float | keras.optimizers.schedules.LearningRateSchedule | Callable[[], float]
+)
 # The number of rows for which a step is Adam's, and how much longer or shorter others are.
 _ROWS = 64
 _EXPONENT = 1 / 3
@@ -52,14 +58,14 @@ class RowAdam(KnowsSizes, keras.optimizers.Adam):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-12,
-        amsgrad=False,
-        name="row_adam",
-        **kwargs,
-    ):
+        learning_rate: LearningRate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-12,
+        amsgrad: bool = False,
+        name: str = "row_adam",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
 
     def factor(self, size, variable):

@@ -55,7 +55,7 @@ class StepMonitor(keras.callbacks.Callback):
     >>> history.history["dense/cosine"]
     """
 
-    def __init__(self, every=100):
+    def __init__(self, every: int = 100) -> None:
         super().__init__()
         whole = isinstance(every, numbers.Integral) and not isinstance(every, bool)
         if not whole or every < 1:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -66,7 +67,12 @@ class Summary(tuple):
         return f"<summary of {len(self)} layers>"
 
 
-def summary(model, batch_size=None, optimizer=None, print_fn=None):
+def summary(
+    model: keras.Model,
+    batch_size: int | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    print_fn: Callable[[str], object] | None = None,
+) -> Summary:
     """Prints which layers of a model take implicit steps, how, and at what cost.
 
     A row per weighted layer: its step (implicit, explicit and why, or frozen), the

@@ -35,7 +35,7 @@ class ConjugateGradient(Solver):
     Source: Frerix et al., *Proximal Backpropagation*, ICLR 2018, section 3.2.
     """
 
-    def __init__(self, iterations=3):
+    def __init__(self, iterations: int = 3) -> None:
         if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
             raise ValueError(
                 "Argument `iterations` must be an integer of at least 1. "

@@ -37,7 +37,7 @@ class Exact(Solver):
 
     exact = True
 
-    def __init__(self, form="auto"):
+    def __init__(self, form: str = "auto") -> None:
         if not isinstance(form, str) or form not in ("auto", "primal", "dual"):
             raise ValueError(
                 f"Argument `form` must be 'auto', 'primal' or 'dual'. Received: form={form!r}"
