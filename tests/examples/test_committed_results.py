@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
 RUNS = results.read(BENCHMARKS / "time_to_target" / "summary.csv")
 README = (ROOT / "README.md").read_text()
+WHEN_IT_HELPS = (ROOT / "docs" / "when-it-helps.md").read_text()
 
 
 def tables(text):
@@ -37,6 +38,13 @@ def test_tables_of_the_benchmark(budget, tasks, tmp_path, capsys):
     assert all(table in known for table in made)
 
 
+def test_the_readmes_short_table(capsys):
+    time_to_target.main(["--short", "--out", str(BENCHMARKS / "time_to_target")])
+    (made,) = tables(capsys.readouterr().out)
+    # A head, a rule, and five tasks.
+    assert made.count("\n") == 7 and made in README
+
+
 def test_every_turn_of_the_readmes_picture_is_known(tmp_path, capsys):
     for path in (BENCHMARKS / "time_to_target").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -54,8 +62,9 @@ def test_every_turn_of_the_readmes_picture_is_known(tmp_path, capsys):
         ("epochs, one shared core", "epochs_ratio", 1),
     ],
 )
-def test_medians_in_the_readme(start, figure, cores):
-    (line,) = [line for line in README.splitlines() if line.startswith(f"| {start}")]
+def test_medians_of_when_it_helps(start, figure, cores):
+    lines = WHEN_IT_HELPS.splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {start}")]
     untuned = [r for r in RUNS if r["optimizer"] == "proxprop-untuned"]
     expected = []
     for task in ("mlp64", "mlp500", "autoencoder", "convnet", "resnet", "vit"):
