@@ -79,8 +79,9 @@ def _entry_from_config(entry, custom_objects):
         found = _excluded_types.get((module, name))
     if "config" in entry or not _is_layer_type(found):
         raise ValueError(
-            "Argument `exclude` holds what is not a known layer type. Decorate the type with "
-            "`@keras.saving.register_keras_serializable()`, or pass it in `custom_objects`. "
+            "Argument `exclude` names a layer type that is not known here. Decorate the type "
+            "with `@keras.saving.register_keras_serializable()`, or pass it to the loading "
+            "function in `custom_objects`. "
             f"Received: exclude={entry!r}"
         )
     return found

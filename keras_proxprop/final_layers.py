@@ -23,9 +23,10 @@ def final_layers(recorder, target):
         return _walk(outputs or target, recorder.weighted)
     if not recorder.model_calls:
         raise ValueError(
-            "The final layers cannot be found: the model was not called inside the "
-            "tape, and eager tensors do not tell what they come from. Call the model as a "
-            "whole, wrap the step in a `tf.function`, or pass final_layer='implicit'."
+            "final_layer='explicit' asks for the final layers, and they cannot be found: the "
+            "model was not called inside the tape, and eager tensors do not tell what they "
+            "come from. Call the model as a whole inside the tape, wrap the step in a "
+            "`tf.function`, or pass final_layer='implicit'."
         )
     # Eager tensors have no graph to read: trace the same call in a scratch graph, once.
     key = tuple(id(layer) for layer, _ in recorder.weighted)

@@ -1,6 +1,7 @@
 """Which layers of a model take an implicit step, and why the others do not."""
 
 import collections
+import difflib
 
 import keras
 
@@ -116,9 +117,14 @@ class Plan:
         for entry in self.exclude:
             if not any(matches(entry, layer) for layer in layers):
                 names = [layer.name for layer in layers if own_variables(layer)]
+                close = difflib.get_close_matches(str(entry), names, 1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                # A model may have hundreds.
+                more = f" and {len(names) - 10} more" if len(names) > 10 else ""
                 raise ValueError(
-                    f"Argument `exclude` names no layer of the model: exclude={entry!r}. "
-                    f"The model's layers with weights are {names}."
+                    f"Argument `exclude` names no layer of the model: exclude={entry!r}."
+                    f"{hint} The model's layers with weights are {names[:10]}{more}; "
+                    "`model.summary(expand_nested=True)` lists all."
                 )
 
     def _find(self, layer):

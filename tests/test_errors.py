@@ -192,6 +192,30 @@ def test_exclude_that_names_no_layer_is_refused_by_tape_and_summary():
         keras_proxprop.summary(model, optimizer=ProxProp(exclude="hiden"))
 
 
+def test_a_large_model_is_not_listed_as_a_whole():
+    layers = [keras.layers.Dense(2, name=f"dense_number_{i}") for i in range(30)]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    with pytest.raises(ValueError, match="Did you mean 'dense_number_25'?") as raised:
+        with ImplicitGradientTape(model, exclude="dense_nmber_25"):
+            pass
+    assert "and 20 more" in str(raised.value) and "dense_number_29" not in str(raised.value)
+    with pytest.raises(RuntimeError, match="and 55 more") as raised:
+        gradients = [tf.ones_like(v) for v in model.trainable_variables]
+        ProxProp().apply(gradients, model.trainable_variables)
+    assert "ImplicitGradientTape" in str(raised.value)
+
+
+def test_a_block_says_what_it_must_define():
+    class MyBlock(keras_proxprop.blocks.Block):
+        pass
+
+    layer = keras.layers.Dense(3)
+    for call in (MyBlock(layer).multiply, MyBlock(layer).rows):
+        with pytest.raises(NotImplementedError, match="MyBlock must define `") as raised:
+            call(None, None)
+        assert call.__name__ in str(raised.value)
+
+
 def test_exclude_that_names_no_layer_of_an_unbuilt_model_is_refused_before_the_step():
     model = keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(2)])
     keras.utils.set_random_seed(0)

@@ -148,7 +148,10 @@ class Block:
 
     def multiply(self, inputs, kernel):
         """Returns `z` without a bias."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define `multiply(inputs, kernel)`: the layer's "
+            "outputs, without a bias. `keras_proxprop/blocks/dense.py` is an example."
+        )
 
     def rows(self, inputs, bias):
         """Returns the rows `A` that `inputs` make, a `Rows`.
@@ -157,7 +160,10 @@ class Block:
             inputs: what the layer was called on, in float32 or float64.
             bias: whether the bias takes part (a column of ones).
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define `rows(inputs, bias)`: the rows of the layer's "
+            "least-squares problem. `keras_proxprop/blocks/dense.py` is an example."
+        )
 
 
 class CompositeBlock(Block):

@@ -86,9 +86,11 @@ def check(directions, variables):
         if direction is not None and not note.takes(_values(direction)):
             plain.append(getattr(variable, "path", variable.name))
     if plain:
+        # A model may have hundreds.
+        more = f" and {len(plain) - 5} more" if len(plain) > 5 else ""
         raise RuntimeError(
             "ProxProp received plain gradients, with which it would take explicit steps "
-            f"only, for {plain}. In a train_step of your own, put "
+            f"only, for {plain[:5]}{more}. In a train_step of your own, put "
             "`keras_proxprop.ImplicitGradientTape(model)` in the place of "
             "`tf.GradientTape()`, or call `super().train_step(data)`."
         )

@@ -169,7 +169,8 @@ def _fits(state, shape):
     if own != tuple(shape):
         warnings.warn(
             f"Skipping variable loading for {name!r}: its shape is {own}, which does not "
-            f"fit {tuple(shape)}. Its layer's curvature is averaged anew.",
+            f"fit {tuple(shape)}. The curvature of its layer is averaged anew, "
+            "which needs nothing of you; the model's weights are loaded as they were saved.",
             stacklevel=2,
         )
     return own == tuple(shape)

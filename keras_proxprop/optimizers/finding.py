@@ -13,7 +13,8 @@ def find_proxprop(optimizer):
         if any(isinstance(each, ProxProp) for each in optimizer.optimizers):
             raise ValueError(
                 "A MultiOptimizer hands on plain gradients, with which a ProxProp in it takes "
-                "no implicit steps: compile with ProxProp(MultiOptimizer(...)), and name the "
-                "layers that are to take explicit steps in `exclude`."
+                "no implicit steps. Compile with `ProxProp(MultiOptimizer(...))`, and name "
+                "the layers that are to take explicit steps in `exclude`. "
+                f"Received: optimizer={optimizer!r}"
             )
     return optimizer if isinstance(optimizer, ProxProp) else None

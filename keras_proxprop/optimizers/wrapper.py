@@ -25,7 +25,8 @@ def make(identifier, learning_rate, kwargs, outer):
             _check_known(kwargs, type(identifier), outer)
             raise ValueError(
                 f"Argument(s) {sorted(kwargs)} belong to the inner optimizer, which was given "
-                f"as an instance: pass them to {type(identifier).__name__}(...) itself."
+                "as an instance: pass them where it is made, to "
+                f"`{type(identifier).__name__}(...)`."
             )
         if learning_rate is not None:
             identifier.learning_rate = learning_rate
@@ -159,7 +160,8 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
             warnings.warn(
                 f"Skipping variable loading for optimizer {self.name!r}: it has "
                 f"{len(self._first_variables)} variables, and {len(numbered)} were saved. "
-                "They are another optimizer's, or this one is not built yet.",
+                "They are another optimizer's, or this one is not built yet: then call "
+                "`optimizer.build(model.trainable_variables)` before you load.",
                 stacklevel=2,
             )
             return

@@ -69,7 +69,8 @@ class StepMonitor(keras.callbacks.Callback):
         if proxprop is None:
             raise ValueError(
                 "StepMonitor looks at implicit directions, and the model is not compiled "
-                f"with a ProxProp. Received: optimizer={self.model.optimizer!r}"
+                "with a ProxProp: compile it with `optimizer=keras_proxprop.ProxProp()`, or "
+                f"leave the callback out. Received: optimizer={self.model.optimizer!r}"
             )
         self._proxprop = proxprop
         self._training, self._epoch = _Means(), _Means()

@@ -133,7 +133,8 @@ def layer_reports(model, batch_size=None, optimizer=None):
     """Returns the rows of `summary`, a list of `LayerReport`."""
     if optimizer is not None and find_proxprop(optimizer) is None:
         raise TypeError(
-            f"Argument `optimizer` must be a `ProxProp`. Received: optimizer={optimizer!r}"
+            "Argument `optimizer` must be a `ProxProp`, or None for the one that the model "
+            f"is compiled with. Received: optimizer={optimizer!r}"
         )
     proxprop = find_proxprop(optimizer or getattr(model, "optimizer", None)) or ProxProp()
     plan = Plan(model, **proxprop.plan_arguments())
