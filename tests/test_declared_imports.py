@@ -68,6 +68,8 @@ def test_every_import_is_declared(path):
     names = DECLARED[path.relative_to(ROOT).parts[0]]
     if path.name == "kfac_worker.py":
         names = declared(PROJECT["dependency-groups"]["kfac"])
+    if path.name.startswith("with_"):
+        names = names | declared(EXTRAS["integrations"])
     missing = {
         name
         for name in imported(path) - sys.stdlib_module_names
