@@ -43,9 +43,8 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
                     _write(found, weight, tf.cast(part, weight.dtype))
 
     members = _reached(members, d)
-    for problem in Problem.group(members):
-        rows = problem.rows()
-        solver = plan.solver(problem, rows)
+    problems = [(problem, problem.rows()) for problem in Problem.group(members)]
+    for (problem, rows), solver in zip(problems, plan.solvers(problems, tau)):
         if observer is not None:
             solver = observer.observe(problem, solver)
         solve(problem, rows, solver, rest)

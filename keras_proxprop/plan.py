@@ -90,6 +90,18 @@ class Plan:
             return self._solver
         return self._memory.solver(problem, rows, self._solver)
 
+    def solvers(self, problems, tau):
+        """Returns the solver of every problem of a step, what memory keeps refreshed.
+
+        Args:
+            problems: list of `Problem`s of implicit steps, each with its `Rows`.
+            tau: `Tau`.
+        """
+        solvers = [self.solver(problem, rows) for problem, rows in problems]
+        if self._memory is None:
+            return solvers
+        return self._memory.refreshed([problem for problem, _ in problems], solvers, tau)
+
     def commit(self, finite):
         """Has memory take over what it made for this step if all of it is `finite`."""
         if self._memory is not None:

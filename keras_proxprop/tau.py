@@ -26,24 +26,33 @@ class Tau:
 
     value: typing.Any
 
-    def of(self, rows, trace=None):
-        """Returns the τ of one problem, a scalar tensor in the dtype of its rows.
+    def of(self, rows):
+        """Returns the τ of one problem, a scalar tensor in the dtype of its `Rows`."""
+        is_auto = isinstance(self.value, str)
+        return self.at(rows.trace() / rows.features if is_auto else None, rows.dtype)
+
+    def at(self, mean_curvature, dtype):
+        """Returns the τ of a Gram matrix, a scalar tensor.
 
         Args:
-            rows: `Rows`.
-            trace: trace of the Gram matrix that is solved with. Defaults to `None`: that of
-                the rows.
+            mean_curvature: mean of its diagonal; only looked at where τ is "auto".
+            dtype: of the τ.
         """
         value = self.value
         if isinstance(value, str):
-            mean_curvature = (rows.trace() if trace is None else trace) / rows.features
             # All-zero inputs have no curvature, and no direction whatever τ is.
             return 1 / (RELATIVE_SHIFT * mean_curvature + _TINY)
         # A Python float never passes through float32 on the way.
         if isinstance(value, float):
-            return tf.constant(value, rows.dtype)
+            return tf.constant(value, dtype)
         # What a schedule falls to is not known before.
-        return tf.maximum(tf.cast(value, rows.dtype), tf.constant(_SMALLEST, rows.dtype))
+        return tf.maximum(tf.cast(value, dtype), tf.constant(_SMALLEST, dtype))
+
+    @property
+    def tensor(self):
+        """The value, a tensor where it was a variable."""
+        is_plain = isinstance(self.value, (str, float))
+        return self.value if is_plain else tf.convert_to_tensor(self.value)
 
     def of_part(self, parts):
         """Returns the τ with which a part of a batch stands for `parts` parts like it.

@@ -90,8 +90,8 @@ MUTATIONS = [
     Mutation(
         "tau='auto' from the batch where the average is solved with",
         "memory/averaged_gram.py",
-        "tau.of(rows, tf.reduce_mean(tf.linalg.trace(whole)))",
-        "tau.of(rows)",
+        "tf.reduce_mean(tf.linalg.diag_part(whole))",
+        "tf.reduce_mean(tf.linalg.diag_part(gram * tf.cast(count, gram.dtype)))",
         "test_memory.py steps_are_those_of_the_averaged and auto and dense",
     ),
     Mutation(
@@ -225,8 +225,8 @@ MUTATIONS = [
     Mutation(
         "memory of a step that is skipped",
         "memory/state.py",
-        "tf.cond(finite, lambda: new, lambda: kept)",
-        "new",
+        "step_if(due & finite, assign, values)",
+        "step_if(due, assign, values)",
         "test_memory_outliers.py leaves_no_trace",
     ),
     Mutation(

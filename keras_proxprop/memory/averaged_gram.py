@@ -1,15 +1,17 @@
 """Solving with a Gram matrix that is kept, averaged over batches, from step to step."""
 
+import copy
 import dataclasses
 import typing
 
 import tensorflow as tf
 
-from keras_proxprop import replicas
+from keras_proxprop import replicas, xla
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.factorization import floored_inverse
 from keras_proxprop.solvers.solver import Solver
+from keras_proxprop.tau import Tau
 
 # What an `AveragedGram` keeps in variables.
 KEPT = ("average", "inverse", "weight", "rows", "refreshed", "batch")
@@ -28,7 +30,6 @@ class Averaged(Solver):
 
     Args:
         own: `Solver` that solves with the batch's own rows.
-        decay: what is left of the average after `refresh_every` steps.
         refresh_every: steps from one refresh to the next.
         state: function that returns the `AveragedGram`, or `None`: then it only tells
             its price.
@@ -36,11 +37,17 @@ class Averaged(Solver):
 
     sees_all_replicas = True
 
-    def __init__(self, own, decay, refresh_every, state=None):
+    def __init__(self, own, refresh_every, state=None):
         self._own = own
-        self._decay = decay
         self._refresh_every = refresh_every
-        self._state = state
+        self.state = state
+        self._inverse = self._damped = None
+
+    def at(self, inverse, damped):
+        """Returns the same with the inverse of this step, and whether that was damped."""
+        other = copy.copy(self)
+        other._inverse, other._damped = inverse, damped
+        return other
 
     def prices(self, rows, columns, count):
         products = min(_products(rows, columns, count).values())
@@ -48,9 +55,7 @@ class Averaged(Solver):
         return {f"memory/{self._refresh_every}": products + refresh}
 
     def run(self, form, rows, d, tau, rest):
-        state = self._state()
-        inverse, damped = state.refresh(rows, tau, self._decay, self._refresh_every)
-        return Kept(inverse).solve(rows, d, tau, rest)[0], damped
+        return Kept(self._inverse).solve(rows, d, tau, rest)[0], self._damped
 
     def pays(self, rows, columns):
         """Returns whether this costs less than what `own` would do."""
@@ -60,7 +65,7 @@ class Averaged(Solver):
         return min(prices[0]) < min(prices[1])
 
     def without_refresh(self):
-        return Kept(self._state().inverse)
+        return Kept(self.state().inverse)
 
 
 class Kept(Solver):
@@ -69,7 +74,7 @@ class Kept(Solver):
     `M` is multiplied from the side of the product that has fewer columns.
 
     Args:
-        inverse: variable.
+        inverse: tensor or variable.
     """
 
     solves_with_rows = False
@@ -113,8 +118,6 @@ class AveragedGram:
         inverse: variable, `(R Ḡ + I/τ)⁻¹` as of the last refresh.
         refreshed: variable, the step of the last refresh.
         batch: variable, the trace of the last refresh's own `AᵀA / R`.
-        step: number of steps so far, a scalar tensor.
-        pending: list, for the values that the variables are to have if this step is taken.
     """
 
     average: typing.Any
@@ -123,62 +126,89 @@ class AveragedGram:
     inverse: typing.Any
     refreshed: typing.Any
     batch: typing.Any
-    step: typing.Any = None
-    pending: typing.Any = None
 
     @property
     def variables(self):
         return [getattr(self, name) for name in KEPT]
 
-    def at(self, step, pending):
-        """Returns the same average at a step."""
-        return dataclasses.replace(self, step=tf.cast(step, tf.int64), pending=pending)
 
-    def refresh(self, rows, tau, decay, refresh_every):
-        """Makes the average and inverse of this step: new ones where that is due.
+def refresh(states, rows, step, tau, memory):
+    """Makes the averages and inverses of a step: new ones, all of them, where that is due.
 
-        Returns the inverse, and whether that needed damping, a boolean tensor.
-        """
-        age = self.step - self.refreshed
-        allowed = tf.clip_by_value(self.step // _PART, 1, refresh_every)
-        # A step count that was set back is a training begun anew.
-        due = (self.weight == 0) | (age >= allowed) | (age < 0)
-        count = tf.cast(rows.count, tf.float64)
+    Args:
+        states: `AveragedGram`s.
+        rows: the `Rows` of each.
+        step: number of steps so far, an int64 tensor.
+        tau: `Tau`.
+        memory: `CurvatureMemory`.
 
-        def per_row():
-            gram = rows.gram()
-            return gram / tf.cast(count, gram.dtype)
+    Returns:
+        Whether it is due, a boolean tensor; of every state what its variables are to be if
+        the step is made; and whether its inverse needed damping, a boolean tensor.
+    """
+    kept = [[tf.convert_to_tensor(v) for v in state.variables] for state in states]
+    average, inverse, weight, number, refreshed, last = range(len(KEPT))
+    ages = step - tf.stack([values[refreshed] for values in kept])
+    allowed = tf.clip_by_value(step // _PART, 1, memory.refresh_every)
+    # A step count that was set back is a training begun anew.
+    due = (ages >= allowed) | (ages < 0)
+    due = tf.reduce_any(due | (tf.stack([values[weight] for values in kept]) == 0))
+    counts = [tf.cast(each.count, tf.float64) for each in rows]
+    per_row = [tf.cast(count, each.dtype) for count, each in zip(counts, rows)]
 
-        gram = tf.cond(due, per_row, lambda: tf.zeros(self.average.shape, rows.dtype))
+    def batch():
+        return [each.gram() / count for each, count in zip(rows, per_row)]
+
+    grams = None
+    if replicas.in_sync() > 1:
         # Outside of control flow, where replicas can meet.
-        gram, count = _over_replicas(gram, count)
-        kept = [tf.convert_to_tensor(v) for v in self.variables]
+        zeros = [tf.zeros_like(values[average]) for values in kept]
+        grams = tf.cond(due, batch, lambda: zeros)
+        grams, counts = zip(*map(_over_replicas, grams, counts))
 
-        def renewed():
-            average, inverse, weight, number, _, last = kept
-            steps = tf.cast(tf.maximum(age, 1), tf.float64) / refresh_every
-            keep = tf.constant(decay, tf.float64) ** steps
-            # An overflow is forgotten.
-            finite = tf.reduce_all(tf.math.is_finite(gram))
-            keep = tf.where(finite, keep, 1.0)
-            new = tf.where(finite, gram, tf.zeros_like(gram))
-            batch = tf.where(finite, _trace(new), last)
-            average, new = _bounded(average, new, weight, last)
-            average = tf.cast(keep, gram.dtype) * average + tf.cast(1 - keep, gram.dtype) * new
-            weight = keep * weight + (1 - keep)
-            number = keep * number + (1 - keep) * count
-            # R Ḡ: both sums are over the same weights.
-            scale = tf.math.divide_no_nan(number, weight**2)
-            whole = tf.cast(scale, gram.dtype) * average
-            # Of the average: that of its own rows would differ from replica to replica.
-            shift = 1 / tau.of(rows, tf.reduce_mean(tf.linalg.trace(whole)))
-            inverse, damped = floored_inverse(whole, shift)
-            inverse.set_shape(whole.shape)
-            return [average, inverse, weight, number, self.step, batch], damped
+    def renewed():
+        made, own = [], batch() if grams is None else grams
+        for gram, count, values, age in zip(own, counts, kept, tf.unstack(ages)):
+            keep = tf.constant(memory.decay, tf.float64) ** (
+                tf.cast(tf.maximum(age, 1), tf.float64) / memory.refresh_every
+            )
+            old = [values[i] for i in (average, weight, number, last)]
+            found, damped = _renewed(gram, count, keep, *old, tau.tensor)
+            for i in (average, inverse):
+                found[i].set_shape(values[i].shape)
+            made.append([*found[:refreshed], step, found[-1], damped])
+        return made
 
-        new, damped = tf.cond(due, renewed, lambda: (kept, tf.constant(False)))
-        self.pending.append((self.variables, new))
-        return new[1], damped
+    new = tf.cond(due, renewed, lambda: [[*values, tf.constant(False)] for values in kept])
+    return due, [values[:-1] for values in new], [values[-1] for values in new]
+
+
+@xla.traced_once
+def _renewed(gram, count, keep, average, weight, number, last, tau):
+    """Returns what is kept after a batch, but for the step, and whether that was damped.
+
+    Args:
+        gram, count: the batch's `AᵀA / R` and `R`.
+        keep: what is to be left of what is kept.
+        average, weight, number, last: as in `AveragedGram`.
+        tau: as in `Tau`.
+    """
+    # An overflow is forgotten.
+    finite = tf.reduce_all(tf.math.is_finite(gram))
+    keep = tf.where(finite, keep, 1.0)
+    new = tf.where(finite, gram, tf.zeros_like(gram))
+    batch = tf.where(finite, _trace(new), last)
+    average, new = _bounded(average, new, weight, last)
+    average = tf.cast(keep, gram.dtype) * average + tf.cast(1 - keep, gram.dtype) * new
+    weight = keep * weight + (1 - keep)
+    number = keep * number + (1 - keep) * count
+    # R Ḡ: both sums are over the same weights.
+    scale = tf.math.divide_no_nan(number, weight**2)
+    whole = tf.cast(scale, gram.dtype) * average
+    # Of the average: that of its own rows would differ from replica to replica.
+    curvature = tf.reduce_mean(tf.linalg.diag_part(whole))
+    inverse, damped = floored_inverse(whole, 1 / Tau(tau).at(curvature, gram.dtype))
+    return [average, inverse, weight, number, batch], damped
 
 
 def _trace(gram):
@@ -216,8 +246,6 @@ def _bounded(average, new, weight, last):
 
 def _over_replicas(gram, count):
     """Returns the mean Gram matrix of all replicas, and the number of all their rows."""
-    if replicas.in_sync() == 1:
-        return gram, count
     gram = replicas.total(gram * tf.cast(count, gram.dtype))
     count = replicas.total(count)
     return gram / tf.cast(count, gram.dtype), count

@@ -90,7 +90,7 @@ class CurvatureMemory(HasConfig):
             solver: `Solver` that solves with the batch's own rows.
             state: function that returns the `AveragedGram` to use; `None` to only `choose`.
         """
-        averaged = Averaged(solver, self.decay, self.refresh_every, state)
+        averaged = Averaged(solver, self.refresh_every, state)
         if rows.closed_form or not rows.can_average:
             return solver
         return averaged if self.layers == "all" or averaged.pays(rows, columns) else solver

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop.memory.averaged_gram import KEPT, AveragedGram
+from keras_proxprop.keras_seams.finite_step import step_if
+from keras_proxprop.memory.averaged_gram import KEPT, Averaged, AveragedGram, refresh
 from keras_proxprop.memory.curvature_memory import CurvatureMemory
 from keras_proxprop.weights import weight_key
 
@@ -40,8 +41,7 @@ class Curvatures:
             step: number of steps so far, a scalar tensor.
         """
         other = copy.copy(self)
-        other._step = step
-        other._pending = []
+        other._step = tf.cast(step, tf.int64)
         return other
 
     def solver(self, problem, rows, solver):
@@ -51,19 +51,44 @@ class Curvatures:
         def state():
             if key not in self._states:
                 self._states[key] = self._next(rows)
-            return self._states[key].at(self._step, self._pending)
+            return self._states[key]
 
         return self._memory.solver(rows, problem.columns, solver, state)
 
+    def refreshed(self, problems, solvers, tau):
+        """Returns the solvers of a step's problems, those of memory with their inverses.
+
+        What is kept changes only when that is told to `commit`.
+
+        Args:
+            problems: `Problem`s.
+            solvers: what `solver` returned for each.
+            tau: `Tau`.
+        """
+        averaged = [i for i, solver in enumerate(solvers) if isinstance(solver, Averaged)]
+        if not averaged:
+            return solvers
+        states = [solvers[i].state() for i in averaged]
+        rows = [problems[i].fixed().rows() for i in averaged]
+        due, values, damped = refresh(states, rows, self._step, tau, self._memory)
+        self._pending = due, [state.variables for state in states], values
+        solvers = list(solvers)
+        for i, new, was_damped in zip(averaged, values, damped):
+            solvers[i] = solvers[i].at(new[KEPT.index("inverse")], was_damped)
+        return solvers
+
     def commit(self, finite):
         """Takes over what was made for this step if it is one: if all of it is `finite`."""
-        if not self._pending:
+        if self._pending is None:
             return
-        variables, new = (sum(part, []) for part in zip(*self._pending))
-        self._pending.clear()
-        kept = [tf.convert_to_tensor(v) for v in variables]
-        for variable, value in zip(variables, tf.cond(finite, lambda: new, lambda: kept)):
-            variable.assign(value)
+        (due, variables, values), self._pending = self._pending, None
+
+        def assign(values):
+            for own, new in zip(variables, values):
+                for variable, value in zip(own, new):
+                    variable.assign(value)
+
+        step_if(due & finite, assign, values)
 
     def _next(self, rows):
         """Returns what is kept of a problem that is met for the first time."""
