@@ -54,6 +54,7 @@ SETTINGS = {
     "default": ProxProp,
     "learning_rate=0.0005": lambda: ProxProp(learning_rate=0.0005),
     "learning_rate=0.002": lambda: ProxProp(learning_rate=0.002),
+    "RowAdam": lambda: ProxProp(RowAdam()),
     "RowAdam, epsilon=1e-7": lambda: ProxProp(RowAdam(epsilon=1e-7)),
     "inner Adam 0.001": lambda: _adam(0.001),
     "inner Adam 0.003": lambda: _adam(0.003),

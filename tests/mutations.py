@@ -244,6 +244,13 @@ MUTATIONS = [
         "test_row_adam.py",
     ),
     Mutation(
+        "weights of the points in a schedule-free average",
+        "optimizers/schedule_free_adam.py",
+        "share = tf.cast((_POWER + 1) / (t + _POWER), dtype)",
+        "share = tf.cast(1 / t, dtype)",
+        "test_schedule_free_adam.py",
+    ),
+    Mutation(
         "explicit steps everywhere",
         "plan.py",
         "            elif id(block.layer) in final:",

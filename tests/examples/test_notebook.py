@@ -30,7 +30,7 @@ def test_the_cells_run_one_after_the_other(capsys):
     exec(compile(source, str(NOTEBOOK), "exec"), names)
     printed = capsys.readouterr().out
     assert "Rows × features" in printed and "residual" in printed
-    assert printed.count("conv2d") >= 6 and "ProxProp(RowAdam, tau='auto'" in printed
+    assert printed.count("conv2d") >= 6 and "ProxProp(ScheduleFreeAdam, tau='auto'" in printed
     assert len(names["history"]["val_accuracy"]) == 1
 
 
