@@ -118,7 +118,9 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
     def factor(self, size, variable):
         items = 1.0
         if size.items is not None:
-            items = tf.clip_by_value((size.items / _ITEMS) ** _EXPONENT, _SHORTEST, _LONGEST)
+            # Of all batches whose directions are averaged.
+            items = size.items * (self.gradient_accumulation_steps or 1) / _ITEMS
+            items = tf.clip_by_value(items**_EXPONENT, _SHORTEST, _LONGEST)
         glorot = math.sqrt(2 / (size.features + size.columns))
         index = slot_index(self, variable)
         if index is None:

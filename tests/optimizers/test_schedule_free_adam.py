@@ -72,7 +72,7 @@ def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
         directions, collected = [np.mean(p, axis=0) for p in zip(*collected)], []
         step += 1
         rate = RATE if rates is None else rates[step - 1]
-        items = len(x_data[batch])
+        items = steps_of_one * len(x_data[batch])
         total += step * (step + 1)
         for i, (p, (features, columns)) in enumerate(zip(directions, SIZES)):
             v[i] = 0.999 * v[i] + 0.001 * p**2
