@@ -7,7 +7,7 @@ import tensorflow as tf
 from helpers import assert_equal_weights
 
 import keras_proxprop
-from keras_proxprop import ImplicitGradientTape, ProxProp, solvers
+from keras_proxprop import ImplicitGradientTape, ProxProp, RowAdam, solvers
 from keras_proxprop.reports.summary import layer_reports
 
 layers = keras.layers
@@ -87,7 +87,7 @@ def test_the_rate_of_row_adam_follows_the_rows_and_others_have_one():
         return {r.name: r.rate for r in layer_reports(model, 64, optimizer)}
 
     expected = {"conv": 256 ** (1 / 3), "dense": 1, "last": 1}
-    assert rates(ProxProp()) == pytest.approx(expected)
+    assert rates(ProxProp(RowAdam())) == pytest.approx(expected)
     assert set(rates(ProxProp("adam")).values()) == {1}
 
 
