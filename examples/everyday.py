@@ -65,7 +65,8 @@ class Benchmark:
     def _trials(self, contender, *what):
         losses = self._losses(*what)
         if self.args.quick:
-            return [] if losses else contender.rates()[1:2]
+            rates = contender.rates()
+            return [] if losses else [rates[len(rates) // 2]]
         return trials(contender, losses)
 
     def _finals(self, contender, task, budget, name):

@@ -113,17 +113,13 @@ def trials(contender, losses):
         low, high, top = min(rates), max(rates), best(losses, rates)
         if not contender.longer or top not in (low, high):
             break
-        new = _rounded(top * 10 ** (-0.5 if top == low else 0.5))
+        # The next of 1, 3, 10, 30, ... times a power of ten.
+        power = round(2 * math.log10(top)) + (1 if top == high else -1)
+        new = float(f"{10 ** (power / 2):.0e}")
         if not ends[0] * 0.9 < new < ends[1] * 1.1:
             break
         rates.append(new)
     return missing
-
-
-def _rounded(rate):
-    """Returns 1, 3, 10, ... times a power of ten where a rate is near that."""
-    text = f"{rate:.0e}"
-    return float(text)
 
 
 def best(losses, rates=None):
