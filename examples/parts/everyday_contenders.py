@@ -76,7 +76,10 @@ CONTENDERS = {
     "schedule-free": Contender(
         _optimizers.ScheduleFreeAdamW, _grid(1e-3, 2.5e-3, 1e-2, 3e-2), ("constant",)
     ),
-    "soap": Contender(SOAP, _grid(1e-3, 3e-3, 1e-2, 3e-2)),
+    # Its authors leave out axes as long as a vocabulary.
+    "soap": Contender(
+        lambda rate: SOAP(rate, max_precond_dim=1000), _grid(1e-3, 3e-3, 1e-2, 3e-2)
+    ),
     "muon": Contender(muon, _grid(3e-4, 1e-3, 3e-3, 1e-2)),
     "lion": Contender(_optimizers.Lion, _grid(3e-5, 1e-4, 3e-4, 1e-3)),
     "proxprop": _ours(),

@@ -53,6 +53,8 @@ def _mlp():
     return models.mlp(_FASHION, 1000, 1000, 1000)
 
 
+# Their products of matrices, 1000 × 1000, cost more than batches of this size do.
+_SLOW = ("soap", "muon")
 _MLP = "MLP 784-1000-1000-1000-10, batch {}"
 
 TASKS = {
@@ -60,8 +62,10 @@ TASKS = {
     "digits8": _classes("CNN on digits, batch 8", _digits_cnn, digits, 8, 1000),
     "batch1": _classes("small CNN on digits, batch 1", _tiny_cnn, digits, 1, 2000),
     "deep": _classes("20 layers of 20 on digits, tanh", _deep_narrow, digits, 32, 1000),
-    "mlp64": _classes(_MLP.format(64), _mlp, fashion, 64, 800, evaluated=4096),
-    "mlp500": _classes(_MLP.format(500), _mlp, fashion, 500, 200, evaluated=4096),
+    "mlp64": _classes(_MLP.format(64), _mlp, fashion, 64, 800, evaluated=4096, slow_for=_SLOW),
+    "mlp500": _classes(
+        _MLP.format(500), _mlp, fashion, 500, 200, evaluated=4096, slow_for=_SLOW
+    ),
     "mlp4096": _classes(_MLP.format("4,096"), _mlp, fashion, 4096, 50, evaluated=4096),
     "convnet": _classes(
         "the paper's ConvNet", lambda: models.paper_convnet(_FASHION), fashion, 250, 120
@@ -88,5 +92,6 @@ TASKS = {
         500,
         360,
         models.image_loss,
+        slow_for=_SLOW,
     ),
 }

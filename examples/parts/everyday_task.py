@@ -26,6 +26,7 @@ class Task:
         evaluated: how many training examples the loss is told of, and how many of validation.
         evaluation: what tells the losses, made of model, loss and data.
         prepare: what has to be made before the seed is set: weights of a trained base.
+        slow_for: names of contenders whose steps take many times those of others here.
     """
 
     what: str
@@ -37,6 +38,7 @@ class Task:
     evaluated: int = 2048
     evaluation: Callable = Evaluation
     prepare: Callable = lambda: None
+    slow_for: tuple = ()
 
     def model(self, seed):
         """Returns the model with the weights that this seed draws."""

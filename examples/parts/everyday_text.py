@@ -81,7 +81,7 @@ def _character_loss(y, logits):
 
 TASKS = {
     "gpt": Task(
-        "GPT on characters, two blocks", _gpt, _windows, 32, 900, _character_loss, 1024
+        "GPT on characters, two blocks", _gpt, _windows, 32, 900, _character_loss, 512
     ),
     "lstm": Task("LSTM on words", _lstm, _pieces, 32, 400, models.class_loss),
 }

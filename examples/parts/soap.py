@@ -72,6 +72,8 @@ class SOAP(keras.optimizers.Optimizer):
         return self.add_variable((length, length), initializer, name=f"axis_{initializer}")
 
     def update_step(self, gradient, variable, learning_rate):
+        # The gradient of an embedding comes as slices.
+        gradient = tf.convert_to_tensor(gradient)
         index = self._get_variable_index(variable)
         mean, square = self._means[index], self._squares[index]
         grams, bases = self._grams[index], self._bases[index]

@@ -150,6 +150,17 @@ def test_rates_are_tuned_with_one_seed_and_the_best_has_all(tmp_path, monkeypatc
     assert {a[0] for a in lion if a[2]} == {"constant"}
 
 
+def test_slow_contenders_are_tuned_in_a_quarter_of_the_steps(tmp_path, monkeypatch):
+    asked = made_up(
+        monkeypatch, lambda name, schedule, rate, _: abs(math.log(rate / 2e-3)) + 1
+    )
+    everyday.main(["--out", str(tmp_path), "--tasks", "mlp64", "--contenders", "muon"])
+    rows = results.read(tmp_path / "runs.csv")
+    assert len(asked) == len(rows) == 9
+    assert [r["budget"] for r in rows] == [0.25] * 8 + [1.0]
+    assert (rows[-1]["rate"], rows[-1]["seed"]) == (3e-3, 0)
+
+
 def test_a_grid_ends_after_two_more_rates_and_what_diverged_is_worst():
     adam = everyday_contenders.CONTENDERS["adam"]
     losses = dict.fromkeys(adam.rates(), 1.0)
