@@ -1,5 +1,7 @@
 """A step whose loss or directions are not finite is none: it changes nothing."""
 
+import functools
+
 import tensorflow as tf
 
 from keras_proxprop import replicas
@@ -13,7 +15,9 @@ def all_finite(tensors):
     tensors = [t for t in tensors if t.dtype.is_floating]
     # A sum takes one pass and no memory, and is not finite where an entry is not.
     sums = [tf.reduce_sum(tf.cast(t, working_dtype(t.dtype))) for t in tensors]
-    finite = tf.reduce_all([tf.math.is_finite(s) for s in sums]) if sums else tf.constant(True)
+    kinds = {s.dtype: [t for t in sums if t.dtype == s.dtype] for s in sums}
+    totals = [tf.math.is_finite(tf.add_n(kind)) for kind in kinds.values()]
+    finite = functools.reduce(tf.logical_and, totals) if totals else tf.constant(True)
     if replicas.in_sync() == 1:
         return finite
     return replicas.total(tf.cast(~finite, "int32")) == 0

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
+from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.keras_seams.variables import made_before_the_step
 from keras_proxprop.tape import ImplicitGradientTape
@@ -38,11 +39,16 @@ def train_step(model, data, proxprop):
     if weights:
         model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
         proxprop.count_damped(tape.damped & tape.finite)
-        for variable, value in zip(statistics, before):
-            variable.assign(tf.where(tape.finite, variable, value))
+        if statistics:
+            step_if(~tape.finite, lambda values: _assign(statistics, values), before)
     else:
         warnings.warn("The model does not have any trainable weights.", stacklevel=1)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values):
+        variable.assign(value)
 
 
 def _unscaled(loss):

@@ -195,10 +195,7 @@ def _inverse_factor(gram, shift, damping):
 
 def _inverse_cholesky(matrix, halvings):
     """Returns the inverse of the Cholesky factor."""
-    if halvings == 0:
-        return _whole(matrix)
-    halves, whole = lambda: _by_halves(matrix, halvings), lambda: _whole(matrix)
-    return tf.cond(tf.shape(matrix)[-1] > _LEAF, halves, whole)
+    return _by_halves(matrix, halvings) if halvings else _whole(matrix)
 
 
 @xla.traced_once
@@ -212,14 +209,22 @@ def _whole(matrix):
 @xla.traced_once
 def _by_halves(matrix, halvings):
     n = tf.shape(matrix)[-1]
-    half = n // 2
-    first = _inverse_cholesky(matrix[..., :half, :half], halvings - 1)
-    below = tf.matmul(-matrix[..., half:, :half], first, transpose_b=True)
-    schur = matrix[..., half:, half:] - tf.matmul(below, below, transpose_b=True)
-    second = _inverse_cholesky(schur, halvings - 1)
-    corner = tf.matmul(second, tf.matmul(below, first))
-    top = tf.pad(first, [[0, 0]] * (len(first.shape) - 1) + [[0, n - half]])
-    return tf.concat([top, tf.concat([corner, second], axis=-1)], axis=-2)
+
+    def halves():
+        sizes = tf.stack([n // 2, n - n // 2])
+        left, right = tf.split(matrix, sizes, axis=-1, num=2)
+        upper, below = tf.split(left, sizes, axis=-2, num=2)
+        first = _inverse_cholesky(upper, halvings - 1)
+        below = tf.matmul(below, first, transpose_b=True)
+        schur = tf.split(right, sizes, axis=-2, num=2)[1]
+        schur -= tf.matmul(below, below, transpose_b=True)
+        second = _inverse_cholesky(schur, halvings - 1)
+        corner = -tf.matmul(second, tf.matmul(below, first))
+        above = tf.zeros_like(tf.linalg.matrix_transpose(corner))
+        columns = tf.concat([first, corner], axis=-2), tf.concat([above, second], axis=-2)
+        return tf.concat(columns, axis=-1)
+
+    return tf.cond(n > _LEAF, halves, lambda: _whole(matrix))
 
 
 def _apply(factor, right):
