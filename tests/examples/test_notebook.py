@@ -32,7 +32,9 @@ def test_the_cells_run_one_after_the_other(capsys):
     exec(compile(source, str(NOTEBOOK), "exec"), names)
     printed = capsys.readouterr().out
     assert "Rows × features" in printed and "residual" in printed
-    assert "ProxProp(ScheduleFreeAdam, tau='auto'" in printed and "explicit: excluded" in printed
+    assert (
+        "ProxProp(ScheduleFreeAdam, tau='auto'" in printed and "explicit: excluded" in printed
+    )
     assert len(names["proxprop"]["val_accuracy"]) == len(names["proxprop"]["seconds"]) == 1
     # What was exported says what the model says.
     assert "largest difference: 0.0\n" in printed or "largest difference: 0.00" in printed
