@@ -4,6 +4,7 @@ import weakref
 
 import tensorflow as tf
 
+from keras_proxprop.keras_seams.provenance import made_by_a_tape
 from keras_proxprop.keras_seams.scratch import trace_call
 
 _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -54,7 +55,8 @@ def _walk(outputs, weighted):
         seen.add(id(tensor))
         if id(tensor) in owner:
             final.add(id(owner[id(tensor)]))
-        else:
+        # A derivative that the model makes of itself leads to every layer in it, none final.
+        elif not made_by_a_tape(tensor):
             queue.extend(tensor.op.inputs)
     return final
 

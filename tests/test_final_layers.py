@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close_weights
+from helpers import assert_close, assert_close_weights, implicit_direction
 
 from keras_proxprop import ImplicitGradientTape, solvers
+from keras_proxprop.reports.summary import layer_reports
 
 layers = keras.layers
 
@@ -216,3 +217,56 @@ def test_an_excluded_layer_is_found_in_a_model_that_is_not_built_yet():
     gradients = tape.gradient(loss, model.trainable_variables)
     assert not np.allclose(directions[0], gradients[0])
     assert_close_weights(directions[2:], gradients[2:], 1e-5)
+
+
+class Derivative(keras.Model):
+    """What a net's second derivative is, and the net itself at other points."""
+
+    def __init__(self):
+        super().__init__()
+        kinds = ("first", 5, "tanh"), ("second", 4, "tanh"), ("last", 1, None)
+        own = [layers.Dense(units, act, name=name) for name, units, act in kinds]
+        self.net = keras.Sequential([keras.Input((1,)), *own])
+
+    def build(self, shape):
+        self.built = True
+
+    def call(self, points):
+        x = points[:, :1]
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                u = self.net(x)
+            slope = inner.gradient(u, x)
+        return tf.concat([outer.gradient(slope, x), self.net(points[:, 1:])], axis=1)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
+def test_a_model_that_differentiates_itself_has_the_final_layers_of_its_net(float64, wrap):
+    keras.utils.set_random_seed(0)
+    model, tau = Derivative(), 0.5
+    points = tf.constant(np.random.default_rng(0).normal(size=(6, 2)))
+    model(points)
+    weights = model.trainable_variables
+
+    @wrap
+    def directions(points):
+        with ImplicitGradientTape(model, tau=tau) as tape:
+            loss = tf.reduce_sum(model(points) ** 2)
+        return tape.gradient(loss, weights)
+
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(points) ** 2)
+    gradients = tape.gradient(loss, weights)
+    found = directions(points)
+    rows = [points[:, :1], points[:, 1:]]
+    for i, layer in enumerate(model.net.layers):
+        own = gradients[2 * i : 2 * i + 2]
+        expected = own if layer.name == "last" else implicit_direction(rows, own, tau)
+        for a, e in zip(found[2 * i : 2 * i + 2], expected):
+            assert_close(a, e, 1e-8)
+        rows = [layer(r) for r in rows]
+    steps = {r.name: r.step for r in layer_reports(model, 6)}
+    final = "explicit: final layer"
+    assert steps == {"first": "implicit", "second": "implicit", "last": final}

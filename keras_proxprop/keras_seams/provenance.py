@@ -137,13 +137,18 @@ def _walk(tensor, note):
         if note in _notes(tensor):
             return True, differentiated
         if tf.is_symbolic_tensor(tensor):
-            # So TensorFlow calls what a tape adds to a graph.
-            differentiated |= "gradient_tape/" in tensor.op.name
+            differentiated |= made_by_a_tape(tensor)
             queue.extend(tensor.op.inputs)
             if not tensor.op.inputs:
                 captures = getattr(tensor.graph, "captures", ())
                 queue.extend(outer for outer, inner in captures if inner is tensor)
     return False, differentiated
+
+
+def made_by_a_tape(tensor):
+    """Returns whether a tensor of a graph is a part of some derivative."""
+    # So TensorFlow calls what a tape adds to a graph.
+    return "gradient_tape/" in tensor.op.name
 
 
 def _notes(tensor):

@@ -1,5 +1,7 @@
 """A model's forward pass in a graph that never runs."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
@@ -47,6 +49,7 @@ def trace_call(model, blocks, args, kwargs, read):
                     layer._losses[:] = added
         found.append(read(recorder))
 
-    with tf.init_scope():
+    # In a scope of TensorFlow's own for this no tape would see anything, the model's neither.
+    with contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope():
         tf.function(call, autograph=False).get_concrete_function()
     return found[0]
