@@ -1,6 +1,7 @@
 """Which layers of a model take an implicit step, and why the others do not."""
 
 import collections
+import dataclasses
 import difflib
 
 import keras
@@ -12,12 +13,14 @@ from keras_proxprop.exclude import check_exclude, matches
 from keras_proxprop.final_layers import final_layers
 from keras_proxprop.keras_seams.layers import layers_of, own_variables
 from keras_proxprop.problem import Member
+from keras_proxprop.read_elsewhere import read_elsewhere
 from keras_proxprop.weights import variable_key
 
 FINAL = "final layer"
 ELSEWHERE = "called inside a tf.function or control flow of its own"
 SHARED = "shares a weight with another layer"
 JACOBIAN = "jacobians are those of the function"
+TIED = "its weights are read elsewhere in the model, too"
 APART = "its weights are solved for together, and some are not asked for"
 
 
@@ -83,6 +86,29 @@ class Plan:
             weights = weights if why is None else block.weights
             members.append(Member(block, tuple(own), tuple(weights), why))
         return members
+
+    def without_tied(self, recorder, members, rest=None):
+        """Returns the members, those explicit that step for one of several uses of a weight.
+
+        Args:
+            recorder: `Recorder` of a forward pass.
+            members: what `members` returned.
+            rest: `{variable_key: part of its gradient that passes by the linear maps}`.
+                Defaults to `None`: there may be one of every weight.
+        """
+        # A recurrent layer reads its weights in a loop, whose linear map is recorded around it.
+        steps = [m for m in members if m.why is None and not m.block.in_loop]
+        own = [w for member in steps for w in member.weights]
+        if rest is not None:
+            own = [w for w in own if rest.get(variable_key(w)) is not None]
+        tied, found = read_elsewhere(recorder, own, self.block), []
+        for member in members:
+            in_question = any(member is other for other in steps)
+            if in_question and any(variable_key(w) in tied for w in member.weights):
+                weights = tuple(member.block.weights)
+                member = dataclasses.replace(member, why=TIED, weights=weights)
+            found.append(member)
+        return found
 
     def solver(self, problem, rows):
         """Returns the solver of a problem of implicit steps."""

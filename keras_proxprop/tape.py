@@ -157,11 +157,12 @@ class ImplicitGradientTape(tf.GradientTape):
             gradients = super().gradient(target, zs + flat, output_gradients)
         finally:
             self.asked = False
+        d = dict(zip(map(id, zs), gradients))
+        found = {variable_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
+        members = self._plan.without_tied(self._recorder, members, found)
         if not self._keeps:
             self._recorder.stop()
             self._recorder.clear()
-        d = dict(zip(map(id, zs), gradients))
-        found = {variable_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
         sizes, self._damped = replace_by_directions(
             found, members, d, self._plan, self._tau, self._observer
         )

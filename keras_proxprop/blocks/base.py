@@ -30,6 +30,9 @@ class Block:
     # The attribute that holds the weight without which there is no problem.
     kernel_name = "kernel"
 
+    # Whether the rows of later steps in a sequence depend on the outputs of earlier ones.
+    in_loop = False
+
     # Whether layers that read the same inputs can share one Gram matrix, as further columns.
     shares_rows = True
 

@@ -171,7 +171,7 @@ def layer_reports(model, batch_size=None, optimizer=None):
 
 def _member_reports(plan, recorder, proxprop, batch_known):
     """Yields every `Member` of a recorded forward pass with its `LayerReport`."""
-    members = plan.members(recorder)
+    members = plan.without_tied(recorder, plan.members(recorder))
     explicit = [Problem([member]) for member in members if member.why is not None]
     for problem in Problem.group(members) + explicit:
         rows = problem.rows()

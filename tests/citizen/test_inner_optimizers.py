@@ -115,7 +115,7 @@ def test_an_option_is_set_on_both_at_once():
 
 
 def test_options_beside_an_instance_are_refused():
-    with pytest.raises(ValueError, match="weight_decay.*pass them to Adam"):
+    with pytest.raises(ValueError, match="weight_decay.*pass them where it is made, to `Adam"):
         ProxProp(optimizers.Adam(), weight_decay=0.1)
 
 

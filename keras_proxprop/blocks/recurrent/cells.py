@@ -34,6 +34,8 @@ class LinearMap(Block):
         biases: variables, or slices of such.
     """
 
+    in_loop = True
+
     def __init__(self, layer, whole, reported_as, kernels, biases):
         super().__init__(layer, whole, reported_as)
         self._kernels, self._biases = kernels, biases
