@@ -96,7 +96,7 @@ class Plan:
             rest: `{variable_key: part of its gradient that passes by the linear maps}`.
                 Defaults to `None`: there may be one of every weight.
         """
-        # A recurrent layer reads its weights in a loop, whose linear map is recorded around it.
+        # A recurrent layer reads its weights in a loop; what is recorded lies around that.
         steps = [m for m in members if m.why is None and not m.block.in_loop]
         own = [w for member in steps for w in member.weights]
         if rest is not None:
