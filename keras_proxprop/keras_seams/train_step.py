@@ -34,6 +34,11 @@ def train_step(model, data, proxprop):
         )
         batch_size = tf.shape(next(i for i in tf.nest.flatten(x) if i is not None))[0]
         model._loss_tracker.update_state(_unscaled(loss), sample_weight=batch_size)
+        if not model.optimizer.built and model.trainable_variables:
+            # A LossScaleOptimizer that is not built scales by a number, for good if it is
+            # traced once.
+            with keras.name_scope(model.optimizer.name, caller=model.optimizer):
+                model.optimizer.build(model.trainable_variables)
         loss = model.optimizer.scale_loss(loss)
     weights = model.trainable_weights
     if weights:
