@@ -21,6 +21,7 @@ PAGES = {
     "keras_proxprop/README.md": "repository/architecture.md",
     "keras_proxprop/blocks/README.md": "repository/layers.md",
     "examples/APPLICATIONS.md": "repository/applications.md",
+    "examples/benchmarks/EVERYDAY.md": "repository/everyday.md",
     "examples/benchmarks/PROFILE.md": "repository/profile.md",
     "examples/benchmarks/RESULTS.md": "repository/benchmarks.md",
     "examples/paper/RESULTS.md": "repository/paper.md",
