@@ -243,7 +243,7 @@ def test_a_smaller_last_batch_is_traced_no_more_often_than_with_adam(mode):
         Counting.traces = 0
         fit(model, x, y, epochs=2)
         traces.append(Counting.traces)
-    assert traces[0] == traces[1] <= 2
+    assert 1 == traces[0] <= traces[1] <= 2
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "default"])
