@@ -18,7 +18,7 @@ from helpers import (
 )
 
 import keras_proxprop
-from keras_proxprop import ImplicitGradientTape, ProxProp
+from keras_proxprop import ImplicitGradientTape, ProxProp, RowAdam
 
 
 def python(code, **environment):
@@ -221,7 +221,7 @@ def test_a_model_without_supported_layers_trains_explicitly_with_one_warning():
 
     x, y = np.random.default_rng(0).normal(size=(24, 6, 4)), data()[1]
     models = []
-    for optimizer in (ProxProp(), keras.optimizers.Adam(epsilon=1e-12)):
+    for optimizer in (ProxProp(RowAdam()), keras.optimizers.Adam(epsilon=1e-12)):
         models.append(model := recurrent())
         model.compile(optimizer=optimizer, loss="mse", jit_compile=False)
         if len(models) == 1:
