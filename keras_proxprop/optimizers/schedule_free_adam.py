@@ -17,8 +17,8 @@ _POWER = 2.0
 _UNITS = 80.0
 # The number of items for which that holds, how it grows with them, and the limits of that.
 _ITEMS = 64
-_EXPONENT = 1 / 2
-_SHORTEST, _LONGEST = 1 / 8, 8.0
+_EXPONENT = 1 / 4
+_SHORTEST, _LONGEST = 1 / 4, 4.0
 
 
 @known_by_name
@@ -29,7 +29,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
     It differs from `keras.optimizers.Adam` in three ways:
 
     - Steps are as long as suits the layer: the step of a weight is `80 * learning_rate` of its
-      first size, for a batch of 64 items, and grows as the root of the number of items. The
+      first size, for a batch of 64 items, and grows as the fourth root of their number. The
       size is the root of the mean square when the optimizer is built, but at most that of
       weights drawn as Glorot and Bengio draw them, `sqrt(2 / (features + columns))`, which it
       is for weights of zeros, too. So one learning rate does for narrow and for wide layers.
