@@ -78,8 +78,8 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self._offsets, self._velocities = self.add_optimizer_variables(
-            variables, ["offset", "velocity"]
+        self._offsets, self._mean_squares = self.add_optimizer_variables(
+            variables, ["offset", "mean_square"]
         )
         sizes = [_size(variable) for variable in variables]
         self._first_sizes = self.add_variable(
@@ -92,12 +92,12 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         index, dtype = slot_index(self, variable), variable.dtype
-        offset, velocity = self._offsets[index], self._velocities[index]
+        offset, mean_square = self._offsets[index], self._mean_squares[index]
         gradient = tf.cast(tf.convert_to_tensor(gradient), dtype)
         # Float16 ends at 65,504 steps.
         t = tf.cast(self.iterations + 1, tf.float32)
         beta_2 = tf.constant(self.beta_2, tf.float32)
-        squares = velocity + (tf.square(gradient) - velocity) * (1 - self.beta_2)
+        squares = mean_square + (tf.square(gradient) - mean_square) * (1 - self.beta_2)
         epsilon = self.epsilon
         if tf.as_dtype(dtype) == tf.float16:
             epsilon = max(epsilon, EPSILON_OF_FLOAT16)
@@ -108,7 +108,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         # z - x after the step in z, and before x follows.
         ahead = offset - tf.cast(rate, dtype) * gradient / root
         share = tf.cast((_POWER + 1) / (t + _POWER), dtype)
-        self.assign(velocity, squares)
+        self.assign(mean_square, squares)
         self.assign_add(
             variable,
             (share + (1 - self.beta_1) * (1 - share)) * ahead - (1 - self.beta_1) * offset,

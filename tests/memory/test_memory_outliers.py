@@ -6,7 +6,7 @@ import pytest
 from helpers import assert_equal_weights
 from memory_cases import convnet, data, train
 
-from keras_proxprop import CurvatureMemory, ProxProp
+from keras_proxprop import CurvatureMemory, ProxProp, RowAdam
 from keras_proxprop.memory import averaged_gram
 
 L = keras.layers
@@ -42,7 +42,8 @@ def net():
         ]
     )
     memory = CurvatureMemory(layers="all", refresh_every=EVERY)
-    optimizer = ProxProp(learning_rate=0.01, global_clipnorm=0.01, memory=memory)
+    # Nothing is averaged but the Gram matrices.
+    optimizer = ProxProp(RowAdam(0.01, global_clipnorm=0.01), memory=memory)
     model.compile(optimizer, loss="mse", jit_compile=False)
     return model
 
