@@ -6,6 +6,7 @@ import re
 import pytest
 
 import applications
+import everyday
 import time_to_target
 from parts import results
 from parts.applications_page import page
@@ -36,6 +37,18 @@ def test_tables_of_the_benchmark(budget, tasks, tmp_path, capsys):
     assert len(made) == len(tasks)
     known = tables((BENCHMARKS / "RESULTS.md").read_text())
     assert all(table in known for table in made)
+
+
+def test_tables_of_the_everyday_tasks(tmp_path, capsys):
+    rows = results.read(BENCHMARKS / "everyday" / "runs.csv")
+    (tmp_path / "runs.csv").write_bytes((BENCHMARKS / "everyday" / "runs.csv").read_bytes())
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    peers = ["adam", "schedule-free", "proxprop"]
+    arguments = ["--out", str(tmp_path), "--tasks", *tasks, "--contenders", *peers]
+    everyday.main(["--report", *arguments])
+    made = tables(capsys.readouterr().out)
+    page = (BENCHMARKS / "EVERYDAY.md").read_text()
+    assert len(made) == 2 and all(table in page for table in made)
 
 
 def test_the_readmes_short_table(capsys):
