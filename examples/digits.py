@@ -60,10 +60,10 @@ class Clock(keras.callbacks.Callback):
         logs["seconds"] = time.perf_counter() - self.start
 
 
-def train(name, optimizer, args):
+def train(name, optimizer, data, args):
     """Returns a row per epoch."""
     print(f"\n{name}")
-    train_data, validation_data = shifted_digits(args.images)
+    train_data, validation_data = data
     keras.utils.set_random_seed(args.seed)
     model = make_model()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -109,8 +109,10 @@ def main(argv=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("digits.png"))
     args = parser.parse_args(argv)
-    runs = [train(f"Adam({rate:g})", keras.optimizers.Adam(rate), args) for rate in GRID]
-    ours = train("ProxProp()", keras_proxprop.ProxProp(), args)
+    data = shifted_digits(args.images)
+    adams = {f"Adam({rate:g})": keras.optimizers.Adam(rate) for rate in GRID}
+    runs = [train(name, optimizer, data, args) for name, optimizer in adams.items()]
+    ours = train("ProxProp()", keras_proxprop.ProxProp(), data, args)
     adam = min(runs, key=lambda run: run[-1]["loss"])
     panels = [("seconds", "loss"), ("epoch", "loss")]
     plot([*sum(runs, []), *ours], args.out, "Shifted digits", panels, "optimizer", "epoch")

@@ -29,7 +29,7 @@ def make_model(hp):
             keras.layers.Dense(10, activation="softmax"),
         ]
     )
-    inner = keras_proxprop.RowAdam()
+    inner = keras_proxprop.ScheduleFreeAdam()
     inner.learning_rate = inner.learning_rate * hp.Choice("rate", [1.0, 0.3, 3.0])
     proxprop = keras_proxprop.ProxProp(
         inner, final_layer=hp.Choice("final_layer", ["explicit", "implicit"])

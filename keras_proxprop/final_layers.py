@@ -1,13 +1,9 @@
 """Where a model's final layers are, read off the graph of one forward pass."""
 
-import weakref
-
 import tensorflow as tf
 
 from keras_proxprop.keras_seams.provenance import made_by_a_tape
-from keras_proxprop.keras_seams.scratch import trace_call
-
-_known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+from keras_proxprop.keras_seams.scratch import read_of_call
 
 
 def final_layers(recorder, target):
@@ -18,7 +14,6 @@ def final_layers(recorder, target):
         target: the loss; stands in for the outputs where the model as a whole was not
             called.
     """
-    model = recorder.model
     if recorder.graph is not None:
         outputs = [outputs for _, _, outputs in recorder.model_calls]
         return _walk(outputs or target, recorder.weighted)
@@ -29,15 +24,10 @@ def final_layers(recorder, target):
             "come from. Call the model as a whole inside the tape, wrap the step in a "
             "`tf.function`, or pass final_layer='implicit'."
         )
-    # Eager tensors have no graph to read: trace the same call in a scratch graph, once.
-    key = tuple(id(layer) for layer, _ in recorder.weighted)
-    known = _known.setdefault(model, {})
-    if key not in known:
-        args, kwargs, _ = recorder.model_calls[0]
-        known[key] = trace_call(
-            model, lambda layer: None, args, kwargs, lambda traced: final_layers(traced, None)
-        )
-    return known[key]
+    key = final_layers, *(id(layer) for layer, _ in recorder.weighted)
+    return read_of_call(
+        recorder, key, lambda layer: None, lambda traced: final_layers(traced, None)
+    )
 
 
 def _walk(outputs, weighted):

@@ -1,16 +1,12 @@
 """Weights that a model reads outside of their layer's linear map, in a tied decoder say."""
 
-import weakref
-
 import tensorflow as tf
 
 from keras_proxprop import replicas
 from keras_proxprop.keras_seams.layers import native
 from keras_proxprop.keras_seams.provenance import made_by_a_tape
-from keras_proxprop.keras_seams.scratch import trace_call
+from keras_proxprop.keras_seams.scratch import read_of_call
 from keras_proxprop.weights import variable_key, variable_of
-
-_known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def read_elsewhere(recorder, weights, blocks):
@@ -25,17 +21,8 @@ def read_elsewhere(recorder, weights, blocks):
     """
     if not weights or not recorder.model_calls or replicas.in_sync() > 1:
         return set()
-    if recorder.graph is not None:
-        return _reached(recorder, weights)
-    # Eager tensors do not tell what they come from.
-    known = _known.setdefault(recorder.model, {})
-    key = tuple(sorted(map(variable_key, weights)))
-    if key not in known:
-        args, kwargs, _ = recorder.model_calls[0]
-        known[key] = trace_call(
-            recorder.model, blocks, args, kwargs, lambda traced: _reached(traced, weights)
-        )
-    return known[key]
+    key = read_elsewhere, *sorted(map(variable_key, weights))
+    return read_of_call(recorder, key, blocks, lambda traced: _reached(traced, weights))
 
 
 def _reached(recorder, weights):

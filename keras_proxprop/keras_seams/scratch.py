@@ -1,12 +1,34 @@
 """A model's forward pass in a graph that never runs."""
 
 import contextlib
+import weakref
 
 import keras
 import tensorflow as tf
 
 from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.keras_seams.recording import Recorder, spec_of
+
+_known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def read_of_call(recorder, key, blocks, read):
+    """Returns what `read` makes of a `Recorder` whose tensors tell what they come from.
+
+    Eager ones do not: the model's call is then traced again, once for every `key`.
+
+    Args:
+        recorder: `Recorder` of a forward pass in which the model was called.
+        key: tells apart what is read of one model.
+        blocks, read: as in `trace_call`.
+    """
+    if recorder.graph is not None:
+        return read(recorder)
+    known = _known.setdefault(recorder.model, {})
+    if key not in known:
+        args, kwargs, _ = recorder.model_calls[0]
+        known[key] = trace_call(recorder.model, blocks, args, kwargs, read)
+    return known[key]
 
 
 def trace_call(model, blocks, args, kwargs, read):

@@ -17,7 +17,7 @@ _ROWS = 64
 _EXPONENT = 1 / 3
 _SHORTEST, _LONGEST = 0.5, 8.0
 # Adam's own: about the smallest number of float16, where less is 0 and 0 / 0 not a number.
-EPSILON_OF_FLOAT16 = 1e-7
+_EPSILON_OF_FLOAT16 = 1e-7
 
 
 @known_by_name
@@ -78,12 +78,16 @@ class RowAdam(KnowsSizes, keras.optimizers.Adam):
             learning_rate = tf.cast(learning_rate, variable.dtype)
             learning_rate *= tf.cast(factor, variable.dtype)
         epsilon = self.epsilon
-        if tf.as_dtype(variable.dtype) == tf.float16:
-            self.epsilon = max(epsilon, EPSILON_OF_FLOAT16)
+        self.epsilon = epsilon_for(epsilon, variable.dtype)
         try:
             super().update_step(gradient, variable, learning_rate)
         finally:
             self.epsilon = epsilon
+
+
+def epsilon_for(epsilon, dtype):
+    """Returns the epsilon for weights of a dtype."""
+    return max(epsilon, _EPSILON_OF_FLOAT16) if tf.as_dtype(dtype) == tf.float16 else epsilon
 
 
 def row_factor(rows):

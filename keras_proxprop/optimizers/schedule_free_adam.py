@@ -1,6 +1,7 @@
 """Adam without momentum or schedule: the weights are averaged over the steps instead."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,7 +9,7 @@ import tensorflow as tf
 from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.keras_seams.optimizer_state import slot_index
 from keras_proxprop.optimizers.problem_size import KnowsSizes
-from keras_proxprop.optimizers.row_adam import EPSILON_OF_FLOAT16
+from keras_proxprop.optimizers.row_adam import LearningRate, epsilon_for
 
 # The weight of step t in the average grows as t to this power.
 _POWER = 2.0
@@ -62,13 +63,13 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-12,
-        name="schedule_free_adam",
-        **kwargs,
-    ):
+        learning_rate: LearningRate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-12,
+        name: str = "schedule_free_adam",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
@@ -98,10 +99,8 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         t = tf.cast(self.iterations + 1, tf.float32)
         beta_2 = tf.constant(self.beta_2, tf.float32)
         squares = mean_square + (tf.square(gradient) - mean_square) * (1 - self.beta_2)
-        epsilon = self.epsilon
-        if tf.as_dtype(dtype) == tf.float16:
-            epsilon = max(epsilon, EPSILON_OF_FLOAT16)
-        root = tf.sqrt(squares / tf.cast(1 - beta_2**t, dtype)) + epsilon
+        root = tf.sqrt(squares / tf.cast(1 - beta_2**t, dtype))
+        root += epsilon_for(self.epsilon, dtype)
 
         rate = tf.cast(learning_rate, tf.float32)
         rate *= self.factor(self.size_of(variable), variable)

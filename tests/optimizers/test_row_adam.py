@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import small_net
 import tensorflow as tf
 from helpers import MODES, assert_close, assert_equal_weights, weights_of
+from small_net import data
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, RowAdam
 from keras_proxprop.optimizers.row_adam import row_factor
@@ -14,29 +16,10 @@ RATE, TAU = 0.01, 0.7
 
 
 def net():
-    """Rows per item and weight: 36 at the convolution, 2 at the Dense on positions, 1."""
-    keras.utils.set_random_seed(3)
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            L.Conv2D(2, 3, activation="tanh"),
-            L.Reshape((2, 36)),
-            L.Dense(5, "tanh"),
-            L.Flatten(),
-            L.Dense(4, "tanh"),
-            L.Dense(2),
-        ]
-    )
+    return small_net.net(lambda: L.Dense(4, "tanh"))
 
 
 PER_ITEM = (36, 36, 2, 2, 1, 1, None, None)
-
-
-def data(items=20):
-    random = np.random.default_rng(1)
-    return random.normal(size=(items, 8, 8, 1)).astype("float32"), random.normal(
-        size=(items, 2)
-    ).astype("float32")
 
 
 def reference(batch_size, steps_of_one=1):
@@ -68,11 +51,8 @@ def reference(batch_size, steps_of_one=1):
     return weights
 
 
-def trained(optimizer, batch_size, **compiled):
-    model = net()
-    model.compile(optimizer, loss="mse", **compiled)
-    model.fit(*data(), batch_size=batch_size, shuffle=False, verbose=0)
-    return model
+def trained(*args, **kwargs):
+    return small_net.trained(net(), *args, **kwargs)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import small_net
 import tensorflow as tf
 from helpers import MODES, assert_close, assert_close_weights, assert_equal_weights, weights_of
+from small_net import data
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, ScheduleFreeAdam, summary
 from keras_proxprop.optimizers.problem_size import ProblemSize
@@ -24,29 +26,11 @@ class Shift(L.Layer):
 
 
 def net():
-    keras.utils.set_random_seed(3)
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            L.Conv2D(2, 3, activation="tanh"),
-            L.Reshape((2, 36)),
-            L.Dense(5, "tanh"),
-            L.Flatten(),
-            Shift(),
-            L.Dense(2),
-        ]
-    )
+    return small_net.net(Shift)
 
 
 # Features and columns of the weights, with the biases' column of ones.
 SIZES = ((10, 2),) * 2 + ((37, 5),) * 2 + ((1, 10),) + ((11, 2),) * 2
-
-
-def data(items=20):
-    random = np.random.default_rng(1)
-    return random.normal(size=(items, 8, 8, 1)).astype("float32"), random.normal(
-        size=(items, 2)
-    ).astype("float32")
 
 
 def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
@@ -87,11 +71,8 @@ def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
     return weights
 
 
-def trained(optimizer, batch_size, epochs=1, **compiled):
-    model = net()
-    model.compile(optimizer, loss="mse", **compiled)
-    model.fit(*data(), batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0)
-    return model
+def trained(*args, **kwargs):
+    return small_net.trained(net(), *args, **kwargs)
 
 
 @pytest.mark.parametrize("mode", MODES)
