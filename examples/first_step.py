@@ -26,15 +26,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 
-import digits
 import keras_proxprop
 from parts import results
-from parts.models import mlp, paper_convnet, small_vit
+from parts.models import digits_cnn, mlp, paper_convnet, small_vit
 
 # name: (what it is, its model, input shape)
 NETS = {
     "mlp": ("small MLP, 64-64-64-10", lambda: mlp((64,), 64, 64), (64,)),
-    "digits": ("digits CNN", digits.make_model, (8, 8, 1)),
+    "digits": ("digits CNN", digits_cnn, (8, 8, 1)),
     "convnet": ("paper's ConvNet", paper_convnet, (32, 32, 3)),
     "vit": ("small ViT", lambda: small_vit((28, 28, 1)), (28, 28, 1)),
     "resnet50": (

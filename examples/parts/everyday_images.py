@@ -26,13 +26,6 @@ def flat_fashion():
     return fashion().reconstruction()
 
 
-def _digits_cnn():
-    layers = [L.Conv2D(16, 3, padding="same", activation="relu"), L.MaxPooling2D()]
-    layers += [L.Conv2D(32, 3, padding="same", activation="relu"), L.Flatten()]
-    dense = [L.Dense(128, activation="relu"), L.Dense(10, name="logits")]
-    return keras.Sequential([keras.Input((8, 8, 1)), *layers, *dense])
-
-
 def _tiny_cnn():
     layers = [L.Conv2D(8, 3, padding="same", activation="relu"), L.MaxPooling2D()]
     layers += [L.Conv2D(16, 3, padding="same", activation="relu"), L.Flatten()]
@@ -58,8 +51,8 @@ _SLOW = ("soap", "muon")
 _MLP = "MLP 784-1000-1000-1000-10, batch {}"
 
 TASKS = {
-    "digits": _classes("CNN on digits, batch 32", _digits_cnn, digits, 32, 600),
-    "digits8": _classes("CNN on digits, batch 8", _digits_cnn, digits, 8, 1000),
+    "digits": _classes("CNN on digits, batch 32", models.digits_cnn, digits, 32, 600),
+    "digits8": _classes("CNN on digits, batch 8", models.digits_cnn, digits, 8, 1000),
     "batch1": _classes("small CNN on digits, batch 1", _tiny_cnn, digits, 1, 2000),
     "deep": _classes("20 layers of 20 on digits, tanh", _deep_narrow, digits, 32, 1000),
     "mlp64": _classes(_MLP.format(64), _mlp, fashion, 64, 800, evaluated=4096, slow_for=_SLOW),

@@ -30,6 +30,14 @@ def paper_convnet(shape=(32, 32, 3)):
     return keras.Sequential([*layers[:-1], L.Flatten(), _logits(10)])
 
 
+def digits_cnn():
+    layers = [L.Conv2D(16, 3, padding="same", activation="relu"), L.MaxPooling2D()]
+    layers += [L.Conv2D(32, 3, padding="same", activation="relu"), L.Flatten()]
+    return keras.Sequential(
+        [*_input((8, 8, 1)), *layers, L.Dense(128, activation="relu"), _logits(10)]
+    )
+
+
 def deep_autoencoder(shape):
     """784-1000-500-250-30-250-500-1000-784, tanh, linear where it is narrowest."""
     layers = _input(shape, flat=True)
