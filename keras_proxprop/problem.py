@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_proxprop import replicas, solution
 from keras_proxprop.optimizers.problem_size import ProblemSize
+from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.rows.stacked import stack
 
 
@@ -34,7 +35,8 @@ class Member:
     def size(self, weight, rows):
         """Returns the `ProblemSize` of one of the weights, whose problem has these `Rows`."""
         shape = self.block.matrix_shape(weight, rows)
-        return ProblemSize(rows.count, rows.per_item, *shape, implicit=self.why is None)
+        lookup = isinstance(rows, OneHotRows)
+        return ProblemSize(rows.count, rows.per_item, *shape, self.why is None, lookup)
 
 
 class Problem:

@@ -20,6 +20,7 @@ class ProblemSize:
         per_item: rows per item of the batch.
         features, columns: numbers of rows and columns of the weights as a matrix.
         implicit: whether the weight has an implicit direction.
+        lookup: whether the rows of the weight are looked up, as an embedding's are.
     """
 
     rows: typing.Any
@@ -27,6 +28,7 @@ class ProblemSize:
     features: int
     columns: int
     implicit: bool
+    lookup: bool = False
 
     @property
     def items(self):

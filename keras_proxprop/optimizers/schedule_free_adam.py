@@ -12,14 +12,17 @@ from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.row_adam import LearningRate, epsilon_for
 
 # The weight of step t in the average grows as t to this power.
-_POWER = 2.0
+_POWER = 3.0
 # What the learning rate is multiplied by, for steps in units of the weights' first size: at
-# 0.001 a step changes a layer's preactivations by about 8 %.
-_UNITS = 80.0
+# 0.001 a step changes a layer's preactivations by about 7 %.
+_UNITS = 70.0
 # The number of items for which that holds, how it grows with them, and the limits of that.
 _ITEMS = 64
 _EXPONENT = 1 / 4
 _SHORTEST, _LONGEST = 1 / 4, 4.0
+# The root mean square of a step in units of the learning rate is at most this: what follows
+# on a batch much unlike those before is no step of a dozen times the usual length.
+_LARGEST = 2.0
 
 
 @known_by_name
@@ -27,18 +30,23 @@ _SHORTEST, _LONGEST = 1 / 4, 4.0
 class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
     """Adam with averaged weights in place of a schedule, the default inside of a `ProxProp`.
 
-    It differs from `keras.optimizers.Adam` in three ways:
+    It differs from `keras.optimizers.Adam` in four ways:
 
-    - Steps are as long as suits the layer: the step of a weight is `80 * learning_rate` of its
+    - Steps are as long as suits the layer: the step of a weight is `70 * learning_rate` of its
       first size, for a batch of 64 items, and grows as the fourth root of their number. The
       size is the root of the mean square when the optimizer is built, but at most that of
       weights drawn as Glorot and Bengio draw them, `sqrt(2 / (features + columns))`, which it
       is for weights of zeros, too. So one learning rate does for narrow and for wide layers.
+      Embeddings, which begin small however wide they are, have their present size where that
+      is larger.
     - There is no momentum, and no need for a schedule. Steps are made with points `z`; `x` is
-      the mean of these, in which step `t` weighs as `t ** 2`; and the model's weights are
+      the mean of these, in which step `t` weighs as `t ** 3`; and the model's weights are
       `y = (1 - beta_1) z + beta_1 x`. That takes out the noise which long steps leave, at no
       point by making them shorter. It keeps `z - x` only, so that nothing is undone that
       others write into the weights, and `y` is what one evaluates, saves and exports.
+    - The mean of squares forgets in 50 steps, so that steps stay as long as they should where
+      directions get smaller and smaller; and the root mean square of `direction / root` is at
+      most 2 over a weight, which keeps a batch much unlike those before from a long step.
     - `epsilon` is 1e-12, since directions may be small. For weights in float16 it is 1e-7.
 
     A schedule is used as ever where one is given.
@@ -46,8 +54,8 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
     Args:
         learning_rate: a float, a `keras.optimizers.schedules.LearningRateSchedule` or a
             callable, in units as said above. Defaults to `0.001`.
-        beta_1: the share of the average in the model's weights. Defaults to `0.9`.
-        beta_2: decay rate of the mean of the directions' squares. Defaults to `0.999`.
+        beta_1: the share of the average in the model's weights. Defaults to `0.95`.
+        beta_2: decay rate of the mean of the directions' squares. Defaults to `0.98`.
         epsilon: what is added to the root of that mean. Defaults to `1e-12`.
         name: name of the optimizer. Defaults to `"schedule_free_adam"`.
         **kwargs: arguments of every Keras optimizer: `weight_decay`, `clipnorm`, ...
@@ -58,14 +66,15 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
     >>> model.compile(optimizer=keras_proxprop.ProxProp(inner), loss="mse")
 
     Source: Defazio et al., *The Road Less Scheduled*, NeurIPS 2024, equations (6) to (8),
-    with Adam's second moment as in its section 4.
+    with Adam's second moment as in its section 4. Shazeer and Stern, *Adafactor*, ICML 2018,
+    section 6: the largest root mean square of a step.
     """
 
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
+        beta_1: float = 0.95,
+        beta_2: float = 0.98,
         epsilon: float = 1e-12,
         name: str = "schedule_free_adam",
         **kwargs: Any,
@@ -82,7 +91,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         self._offsets, self._mean_squares = self.add_optimizer_variables(
             variables, ["offset", "mean_square"]
         )
-        sizes = [_size(variable) for variable in variables]
+        sizes = [_first_size(variable) for variable in variables]
         self._first_sizes = self.add_variable(
             shape=(len(sizes),),
             initializer=lambda shape, dtype: tf.constant(sizes, dtype, shape),
@@ -101,11 +110,14 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         squares = mean_square + (tf.square(gradient) - mean_square) * (1 - self.beta_2)
         root = tf.sqrt(squares / tf.cast(1 - beta_2**t, dtype))
         root += epsilon_for(self.epsilon, dtype)
+        # Without its length as yet.
+        step = gradient / root
 
         rate = tf.cast(learning_rate, tf.float32)
         rate *= self.factor(self.size_of(variable), variable)
+        rate /= tf.maximum(1.0, _root_mean_square(step) / _LARGEST)
         # z - x after the step in z, and before x follows.
-        ahead = offset - tf.cast(rate, dtype) * gradient / root
+        ahead = offset - tf.cast(rate, dtype) * step
         share = tf.cast((_POWER + 1) / (t + _POWER), dtype)
         self.assign(mean_square, squares)
         self.assign_add(
@@ -123,10 +135,13 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         glorot = math.sqrt(2 / (size.features + size.columns))
         index = slot_index(self, variable)
         if index is None:
-            first = tf.constant(_size(variable))
+            first = tf.constant(_first_size(variable))
         else:
             first = tf.convert_to_tensor(self._first_sizes)[index]
-        return _UNITS * items * tf.where(first > 0, tf.minimum(first, glorot), glorot)
+        own = tf.where(first > 0, tf.minimum(first, glorot), glorot)
+        if size.lookup:
+            own = tf.maximum(own, _root_mean_square(variable))
+        return _UNITS * items * own
 
     def get_config(self):
         return {
@@ -137,10 +152,12 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         }
 
 
-def _size(variable):
-    """Returns the root mean square of a variable, 0 where it has no value yet."""
+def _first_size(variable):
+    """Returns the size of a variable as a number, 0 where it has no value yet."""
     with tf.init_scope():
-        if not tf.executing_eagerly():
-            return 0.0
-        value = tf.cast(tf.convert_to_tensor(variable), tf.float32)
-        return float(tf.sqrt(tf.reduce_mean(tf.square(value))))
+        return float(_root_mean_square(variable)) if tf.executing_eagerly() else 0.0
+
+
+def _root_mean_square(values):
+    values = tf.cast(tf.convert_to_tensor(values), tf.float32)
+    return tf.sqrt(tf.reduce_mean(tf.square(values)))
