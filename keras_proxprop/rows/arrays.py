@@ -37,3 +37,11 @@ def nominal_product(lengths):
 def working_dtype(dtype):
     """Returns the dtype for Gram matrices and solves: at least float32."""
     return dtype if dtype == tf.float64 else tf.float32
+
+
+def pad(x, dim, before, after):
+    """Returns `x` with zeros before and after it along one axis."""
+    if isinstance(before, int) and isinstance(after, int) and before == after == 0:
+        return x
+    paddings = [[0, 0]] * dim + [[before, after]] + [[0, 0]] * (len(x.shape) - dim - 1)
+    return tf.pad(x, paddings)

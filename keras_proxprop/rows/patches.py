@@ -3,7 +3,6 @@
 import functools
 import math
 
-import numpy as np
 import tensorflow as tf
 
 from keras_proxprop import xla
@@ -12,6 +11,7 @@ from keras_proxprop.rows.arrays import border, size
 from keras_proxprop.rows.base import Rows
 from keras_proxprop.rows.image_rows import WRITE, ImageRowProducts
 from keras_proxprop.rows.matrix import MatrixRows
+from keras_proxprop.rows.phases import Phases
 
 # An axis of unknown length is taken to have so many pixels where costs are compared.
 _NOMINAL = 64
@@ -189,57 +189,15 @@ class PatchRows(Rows):
         return [[0, 0]] + [list(self._pads(a)) for a in axes] + [[0, 0]]
 
     @property
-    def _strided(self):
-        return any(s > 1 for s in self.geometry.strides)
-
-    def _axes(self):
-        """Returns the `correlation.Axis` of every spatial axis of `_phased()`."""
-        g = self.geometry
-        if self._strided:
-            return tuple(
-                correlation.Axis(-(-k // s), 1, 0, 0) for k, s in zip(g.kernel_size, g.strides)
-            )
-        axes = enumerate(zip(g.kernel_size, g.dilation))
-        return tuple(correlation.Axis(k, d, *g.pads(a, _NOMINAL)) for a, (k, d) in axes)
-
-    def _phased(self):
-        """Returns the images as a stride-1 problem: every stride's phases are channels."""
-        x = self.images
-        if not self._strided:
-            return x
-        x = tf.pad(x, self._paddings())
-        for dim, (k, s) in enumerate(zip(self.geometry.kernel_size, self.geometry.strides), 1):
-            groups = self.grid[dim - 1] + -(-k // s) - 1
-            x = x[(slice(None),) * dim + (slice(0, groups * s),)]
-            paddings = [[0, 0]] * len(x.shape)
-            paddings[dim] = [0, groups * s - size(x, dim)]
-            x = tf.pad(x, paddings)
-            sizes = [size(x, a) for a in range(len(x.shape))]
-            x = tf.reshape(x, sizes[:dim] + [groups, s] + sizes[dim + 1 :])
-            last = len(x.shape) - 1
-            others = [a for a in range(last) if a != dim + 1]
-            x = tf.transpose(x, others + [dim + 1, last])
-            sizes[dim], sizes[-1] = groups, s * sizes[-1]
-            x = tf.reshape(x, sizes)
-        return x
+    def _phases(self):
+        return Phases(self.geometry, self.images.shape[-1])
 
     def _correlation_gram(self):
-        gram = correlation.gram(self._phased(), self._axes())
-        if self._strided:
-            taps = self._positions_of_taps()
-            gram = tf.gather(tf.gather(gram, taps, axis=0), taps, axis=1)
-        return gram
-
-    def _positions_of_taps(self):
-        """Returns where the kernel's (tap, channel) pairs stand among those of `_phased()`."""
-        g = self.geometry
-        grid = np.indices((*g.kernel_size, self.images.shape[-1]))
-        position = np.zeros_like(grid[0])
-        for tap, k, s in zip(grid, g.kernel_size, g.strides):
-            position = position * -(-k // s) + tap // s
-        for tap, s in reversed(list(zip(grid, g.strides))):
-            position = position * s + tap % s
-        return (position * self.images.shape[-1] + grid[-1]).reshape(-1)
+        images = self.images
+        if self._phases.needed:
+            images = self._phases.of(tf.pad(images, self._paddings()), self.grid)
+        gram = correlation.gram(images, self._phases.axes(_NOMINAL))
+        return self._phases.in_order_of_taps(gram)
 
     def _patch_cost(self):
         """Multiply-adds per image, with the writing of the patches counted in."""
@@ -248,16 +206,9 @@ class PatchRows(Rows):
 
     def _correlation_cost(self):
         """Multiply-adds per image, weighted by what a correlation takes for one."""
-        g = self.geometry
-        lengths, channels = self._nominal_lengths(), self.images.shape[-1]
-        if self._strided:
-            lengths = [
-                g.outputs(a, n) + -(-k // s) - 1
-                for a, (n, k, s) in enumerate(zip(lengths, g.kernel_size, g.strides))
-            ]
-            channels *= math.prod(g.strides)
-        weight = _CORRELATION * max(1, _CHANNELS / channels)
-        return weight * correlation.cost(lengths, channels, self._axes())
+        sizes = self._phases.sizes(self._nominal_lengths())
+        weight = _CORRELATION * max(1, _CHANNELS / sizes[-1])
+        return weight * correlation.cost(sizes[:-1], sizes[-1], self._phases.axes(_NOMINAL))
 
     def _nominal_lengths(self):
         return [n or _NOMINAL for n in self.images.shape[1:-1]]

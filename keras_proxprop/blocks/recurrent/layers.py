@@ -8,10 +8,10 @@ import tensorflow as tf
 from keras_proxprop.blocks.base import CompositeBlock
 from keras_proxprop.blocks.recurrent.cells import (
     FROZEN,
-    GRUCellBlock,
     LSTMCellBlock,
     SimpleRNNCellBlock,
 )
+from keras_proxprop.blocks.recurrent.gru import GRUCellBlock
 
 _CELLS = {
     cell_class: block

@@ -68,3 +68,10 @@ def _stacked(array, length):
     values = array.stack()
     values.set_shape([length, *values.shape[1:]])
     return values
+
+
+def delayed(states, initial):
+    """Returns the states before every step, from those after it."""
+    before = tf.concat([initial[None], states[:-1]], axis=0)
+    before.set_shape(states.shape)
+    return before
