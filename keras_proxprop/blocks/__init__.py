@@ -11,6 +11,7 @@ from keras_proxprop.blocks.depthwise import DepthwiseBlock
 from keras_proxprop.blocks.einsum_dense import EinsumDenseBlock
 from keras_proxprop.blocks.embedding import EmbeddingBlock
 from keras_proxprop.blocks.generic import GenericBlock
+from keras_proxprop.blocks.kernels import KernelsBlock
 from keras_proxprop.blocks.layer_scale import LayerScaleBlock
 from keras_proxprop.blocks.recurrent.cells import (
     LSTMCellBlock,
@@ -28,7 +29,7 @@ from keras_proxprop.blocks.scaling import (
 from keras_proxprop.blocks.separable import SeparableBlock
 from keras_proxprop.blocks.transposed import TransposedConvolutionBlock
 
-__all__ = ["Block", "GenericBlock", "find_block", "register_block"]
+__all__ = ["Block", "GenericBlock", "KernelsBlock", "find_block", "register_block"]
 
 _BLOCKS: dict[type, type[Block]] = {
     layer_class: block
@@ -58,14 +59,15 @@ _BLOCKS: dict[type, type[Block]] = {
 def register_block(layer_class: type[keras.Layer], block: type[Block] = GenericBlock) -> None:
     """Gives all layers of a class implicit steps.
 
-    The layers' outputs must be linear in their weights: what is left when an activation is
-    taken out into a layer of its own. Subclasses that override `call` are not meant.
+    The layers' outputs must be linear in their weights, unless `block` says otherwise: what is
+    left when an activation is taken out into a layer of its own. Subclasses that override
+    `call` are not meant.
 
     Args:
         layer_class: subclass of `keras.Layer`.
         block: subclass of `keras_proxprop.blocks.Block` that says what the rows of `A` are.
             Defaults to `GenericBlock`, which needs to know nothing: it works by automatic
-            differentiation, of a `call` that takes a tensor and returns one.
+            differentiation. `KernelsBlock` is for layers with an activation between kernels.
 
     Raises:
         TypeError: if `layer_class` is no layer class, or `block` no block class.

@@ -27,7 +27,7 @@ class Block:
     """
 
     layer_classes: tuple[type, ...] = ()
-    # The attribute that holds the weight without which there is no problem.
+    # The attribute that holds `kernel`.
     kernel_name = "kernel"
 
     # Whether the rows of later steps in a sequence depend on the outputs of earlier ones.
@@ -69,6 +69,11 @@ class Block:
         return type(self) if self.shares_rows else (type(self), id(self.layer))
 
     @property
+    def kernel(self):
+        """The variable without which there is no problem."""
+        return getattr(self.layer, self.kernel_name)
+
+    @property
     def bias(self):
         """The variable that is added to every row of `z`, or `None`."""
         return self.layer.bias
@@ -76,8 +81,9 @@ class Block:
     @property
     def weights(self):
         """The layer's trainable variables, kernel first."""
-        kernel, bias = getattr(self.layer, self.kernel_name), self.bias
-        return [kernel] if bias is None or not bias.trainable else [kernel, bias]
+        bias = self.bias
+        alone = bias is None or not bias.trainable
+        return [self.kernel] if alone else [self.kernel, bias]
 
     @property
     def parts(self):
@@ -137,8 +143,7 @@ class Block:
 
     def values(self):
         """Returns what `linear` takes besides the inputs: the kernel, and maybe the bias."""
-        kernel = getattr(self.layer, self.kernel_name)
-        return [kernel] if self.bias is None else [kernel, self.bias]
+        return [self.kernel] if self.bias is None else [self.kernel, self.bias]
 
     def finish(self, z):
         """Returns the layer's outputs, from `z`."""

@@ -18,7 +18,7 @@ class DepthwiseBlock(Block):
 
     @property
     def columns(self):
-        *_, channels, multiplier = getattr(self.layer, self.kernel_name).shape
+        *_, channels, multiplier = self.kernel.shape
         return channels * multiplier
 
     def multiply(self, inputs, kernel):

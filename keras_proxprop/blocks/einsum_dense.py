@@ -30,12 +30,12 @@ class Axes:
     outputs: str
 
     @classmethod
-    def of(cls, layer):
-        """Returns the axes of a built `EinsumDense`."""
-        left, outputs = layer.equation.replace(" ", "").split("->")
+    def of(cls, equation, rank):
+        """Returns the axes of an equation for inputs of this rank and a kernel."""
+        left, outputs = equation.replace(" ", "").split("->")
         inputs, kernel = left.split(",")
-        elided = layer.input_spec.ndim - len(inputs.replace("...", ""))
-        unused = [c for c in string.ascii_letters if c not in layer.equation]
+        elided = rank - len(inputs.replace("...", ""))
+        unused = [c for c in string.ascii_letters if c not in equation]
         letters = "".join(unused[:elided])
         return cls(*(part.replace("...", letters) for part in (inputs, kernel, outputs)))
 
@@ -55,6 +55,11 @@ class Axes:
     def columns(self):
         return self._letters(self.outputs, False, True, True)
 
+    @property
+    def sums_kernel(self):
+        """Whether an axis is the kernel's alone, and summed before it meets the inputs."""
+        return set(self.kernel) != set(self.features + self.groups + self.columns)
+
     def _letters(self, order, inputs, kernel, outputs):
         parts = {self.inputs: inputs, self.kernel: kernel, self.outputs: outputs}
         return "".join(c for c in order if all((c in p) == held for p, held in parts.items()))
@@ -70,22 +75,20 @@ class EinsumDenseBlock(Block):
 
     @functools.cached_property
     def axes(self):
-        return Axes.of(self.layer)
+        return Axes.of(self.layer.equation, self.layer.input_spec.ndim)
 
     @property
     def row_key(self):
         axes = self.axes
-        # The columns of groups stand group by group, not layer by layer.
-        groups = id(self.layer) if axes.groups else None
+        # The columns of groups stand group by group, not kernel by kernel.
+        groups = id(self.kernel) if axes.groups else None
         return type(self), axes.inputs, axes.rows, axes.features, groups
 
     @classmethod
     def reason_against(cls, layer):
         why = super().reason_against(layer)
-        if why is None:
-            axes = Axes.of(layer)
-            if set(axes.kernel) != set(axes.features + axes.groups + axes.columns):
-                why = "its equation sums the kernel by itself"
+        if why is None and Axes.of(layer.equation, layer.input_spec.ndim).sums_kernel:
+            why = "its equation sums the kernel by itself"
         return why
 
     @property
@@ -112,8 +115,7 @@ class EinsumDenseBlock(Block):
         x = tf.einsum(f"{axes.inputs}->{order}", inputs)
         features = math.prod(map(self._length, axes.features))
         groups = math.prod(map(self._length, axes.groups))
-        others = [c for c in axes.rows if c != axes.inputs[0]]
-        per_item = nominal_product(inputs.shape[axes.inputs.index(c)] for c in others)
+        per_item = nominal_product(inputs.shape[axes.inputs.index(c)] for c in axes.rows[1:])
         return rows_in_groups(tf.reshape(x, [groups, -1, features]), bias, per_item)
 
     def outputs_as_matrix(self, z):
@@ -122,7 +124,7 @@ class EinsumDenseBlock(Block):
 
     def weight_as_matrix(self, weight, value):
         letters, order = self._orders(weight)
-        if weight is self.layer.bias:
+        if weight is self.bias:
             value = tf.reshape(value, [self._length(c) for c in letters])
         return self._matrix(value, letters, order)
 
@@ -136,7 +138,7 @@ class EinsumDenseBlock(Block):
         """Returns the letters of a weight's axes, and these as `A`'s columns and `z`'s."""
         axes = self.axes
         columns = axes.groups + axes.columns
-        if weight is self.layer.bias:
+        if weight is self.bias:
             return "".join(c for c in axes.outputs if c in columns), columns
         return axes.kernel, axes.features + columns
 
@@ -145,4 +147,4 @@ class EinsumDenseBlock(Block):
         return tf.reshape(value, [-1, self.columns])
 
     def _length(self, letter):
-        return self.layer.kernel.shape[self.axes.kernel.index(letter)]
+        return self.kernel.shape[self.axes.kernel.index(letter)]

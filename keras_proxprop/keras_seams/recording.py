@@ -43,11 +43,11 @@ class Note:
     """
 
     def __init__(self, recorders, blocks):
-        self._recorders, self._blocks = recorders, blocks
+        self._recorders, self.blocks = recorders, blocks
 
     def __call__(self, inputs, z):
         """Notes a call of the linear map, and returns `z`."""
-        for recorder, block in zip(self._recorders, self._blocks):
+        for recorder, block in zip(self._recorders, self.blocks):
             recorder.uses.append(Use(block, inputs, z))
         return self.watch(z)
 
@@ -59,7 +59,7 @@ class Note:
 
     def of_part(self, index):
         """Returns the note of one of the block's `parts`."""
-        return Note(self._recorders, [block.parts[index] for block in self._blocks])
+        return Note(self._recorders, [block.parts[index] for block in self.blocks])
 
 
 class Recorder:

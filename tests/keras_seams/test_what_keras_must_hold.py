@@ -100,6 +100,14 @@ def test_recurrent_layers_run_their_loop_in_a_method_that_can_be_exchanged(name)
     assert hasattr(keras.layers.GRUCell, "get_dropout_mask")
 
 
+@pytest.mark.parametrize("name", ["einsum", "matmul"])
+def test_products_ask_the_backend_by_names_that_can_be_exchanged(name):
+    from keras.src.backend import numpy as backend
+
+    assert f"backend.numpy.{name}(" in inspect.getsource(getattr(keras.ops, name))
+    assert callable(getattr(backend, name))
+
+
 def private_names_of_keras():
     model = built_model()
     objects = [model, model.inner, model.optimizer, model.inner.kernel, keras.layers.LSTM(2)]

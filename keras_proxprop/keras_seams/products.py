@@ -1,0 +1,81 @@
+"""The products that run while a layer's own `call` does, of `keras.ops` in the layer.
+
+Those functions ask Keras's backend, whose two are exchanged while anybody watches. Each asks
+the watchers of its own thread. Nothing stays behind when the last one ends.
+"""
+
+import contextlib
+import string
+import threading
+
+from keras.src.backend import numpy as backend
+
+_watching = threading.local()
+_lock = threading.Lock()
+_originals: dict = {}
+_all_watchers: list = []
+
+
+@contextlib.contextmanager
+def watched(seen):
+    """Context in which `seen` is asked for every product of two operands in this thread.
+
+    Args:
+        seen: function of the operands and of the equation that `einsum` would have for them.
+            It returns the product, or `None` where Keras is to make it.
+    """
+    if not hasattr(_watching, "stack"):
+        _watching.stack = []
+    _watching.stack.append(seen)
+    _cover(seen)
+    try:
+        yield
+    finally:
+        _uncover(seen)
+        _watching.stack.pop()
+
+
+def _einsum(subscripts, *operands, **kwargs):
+    product = None
+    if isinstance(subscripts, str) and len(operands) == 2:
+        product = _ask(subscripts, *operands)
+    if product is None:
+        return _originals["einsum"](subscripts, *operands, **kwargs)
+    return product
+
+
+def _matmul(x1, x2):
+    equation = _equation(tuple(x1.shape), tuple(x2.shape))
+    product = None if equation is None else _ask(equation, x1, x2)
+    return _originals["matmul"](x1, x2) if product is None else product
+
+
+def _ask(equation, *operands):
+    answers = (seen(equation, *operands) for seen in reversed(getattr(_watching, "stack", [])))
+    return next((product for product in answers if product is not None), None)
+
+
+def _equation(x, y):
+    """Returns `matmul` of two shapes as an equation; `None` where an axis is stretched."""
+    if min(len(x), len(y)) < 2:
+        return None
+    if any(a != b for a, b in zip(x[-3::-1], y[-3::-1])):
+        return None
+    whole = string.ascii_lowercase[: max(len(x), len(y)) - 2]
+    of_x, of_y = (whole[len(whole) - len(shape) + 2 :] for shape in (x, y))
+    return f"{of_x}XY,{of_y}YZ->{whole}XZ"
+
+
+def _cover(seen):
+    with _lock:
+        if not _all_watchers:
+            _originals.update(einsum=backend.einsum, matmul=backend.matmul)
+            backend.einsum, backend.matmul = _einsum, _matmul
+        _all_watchers.append(seen)
+
+
+def _uncover(seen):
+    with _lock:
+        _all_watchers.remove(seen)
+        if not _all_watchers:
+            backend.einsum, backend.matmul = _originals["einsum"], _originals["matmul"]
