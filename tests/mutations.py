@@ -1,263 +1,36 @@
 """Breaks a formula of the package at a time, and shows the test that fails.
 
-    python tests/mutations.py
     python tests/mutations.py --only sign transposed
+    python tests/mutations.py --out docs/mutations.md
 
 Each mutation is made in a copy of the package, and names the tests to run, so that all take
 minutes. The program fails where a mutation is not noticed, where a test fails without one, or
-where a mutation no longer fits the source.
+where a mutation no longer fits the source. What it prints is a table in Markdown.
 """
 
 import argparse
-import dataclasses
 import os
 import pathlib
 import re
 import shutil
 import sys
 import tempfile
+import time
 
 # Imported here once: each run is a copy of this process.
 import keras  # noqa: F401
 import pytest
 import scipy.linalg  # noqa: F401
 import tensorflow as tf  # noqa: F401
+from mutation_cases import MUTATIONS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+HEAD = """# Formulas, each broken once
 
-
-@dataclasses.dataclass(frozen=True)
-class Mutation:
-    """One place of the source, what to write there, and the tests that must notice.
-
-    `tests` is a file of tests and, after a space, an expression as for pytest's `-k`.
-    """
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: str
-
-    def apply(self, package):
-        path = package / self.file
-        source = path.read_text()
-        if source.count(self.old) != 1:
-            raise ValueError(f"{self.name}: {self.old!r} is not once in {self.file}.")
-        path.write_text(source.replace(self.old, self.new))
-
-
-EXACT = "test_solvers.py exact_step_solves"
-REST = "test_solvers.py rest_of_the_gradient"
-BLOCKS = "test_blocks.py rows_are_the_jacobian"
-AVERAGED = "test_memory.py steps_are_those_of_the_averaged and 0.5"
-MUTATIONS = [
-    Mutation(
-        "sign of the rest",
-        "solvers/exact.py",
-        "return [p + r for p, r in zip(direction, rest)]",
-        "return [p - r for p, r in zip(direction, rest)]",
-        REST,
-    ),
-    Mutation(
-        "sign of the direction",
-        "solvers/exact.py",
-        "self.right = add(rows.multiply_transposed(d), rest)",
-        "self.right = [-part for part in add(rows.multiply_transposed(d), rest)]",
-        "test_propositions.py",
-    ),
-    Mutation(
-        "tau for 1/tau",
-        "solvers/exact.py",
-        "solution(_Primal(rows, d, tau, rest), 1 / tau)",
-        "solution(_Primal(rows, d, tau, rest), tau)",
-        EXACT,
-    ),
-    Mutation(
-        "tau for 1/tau in a closed form",
-        "rows/one_hot.py",
-        "self.counts() + 1 / tau",
-        "self.counts() + tau",
-        "test_more_blocks.py embedding",
-    ),
-    Mutation(
-        "10/F for 10 F in tau='auto'",
-        "tau.py",
-        "/ rows.features",
-        "* rows.features",
-        "test_tau.py",
-    ),
-    Mutation(
-        "tau='auto' from the batch where the average is solved with",
-        "memory/averaged_gram.py",
-        "tf.reduce_mean(tf.linalg.diag_part(whole))",
-        "tf.reduce_mean(tf.linalg.diag_part(gram * tf.cast(count, gram.dtype)))",
-        "test_memory.py steps_are_those_of_the_averaged and auto and dense",
-    ),
-    Mutation(
-        "transposed Gram matrix",
-        "rows/matrix.py",
-        "outer = tf.matmul(self.x, self.x, transpose_b=True)",
-        "outer = tf.matmul(self.x, self.x, transpose_a=True)",
-        EXACT,
-    ),
-    Mutation(
-        "missing bias column in the Gram matrix",
-        "rows/matrix.py",
-        "return border(gram, sums, tf.cast(self.count, self.dtype))",
-        "return border(gram, 0 * sums, tf.cast(self.count, self.dtype))",
-        BLOCKS,
-    ),
-    Mutation(
-        "missing bias column in the dual",
-        "rows/matrix.py",
-        "return outer + 1 if self.bias else outer",
-        "return outer",
-        EXACT,
-    ),
-    Mutation(
-        "missing bias in the product with A",
-        "rows/matrix.py",
-        "return product + direction[1] if self.bias else product",
-        "return product",
-        BLOCKS,
-    ),
-    Mutation(
-        "number of rows off by one under the bias",
-        "rows/arrays.py",
-        "tf.ones_like(sums[..., :1]) * count",
-        "tf.ones_like(sums[..., :1]) * (count - 1)",
-        BLOCKS,
-    ),
-    Mutation(
-        "missing border correction",
-        "rows/correlation.py",
-        "if not axis.groups:",
-        "if True:",
-        "test_blocks.py correlation_gram and 1",
-    ),
-    Mutation(
-        "taps i and j exchanged",
-        "rows/correlation.py",
-        "np.arange(taps) - np.arange(taps)[:, None] + taps - 1",
-        "np.arange(taps)[:, None] - np.arange(taps) + taps - 1",
-        "test_blocks.py correlation_gram and 1",
-    ),
-    Mutation(
-        "pixels left out at an end, one group too few",
-        "rows/correlation.py",
-        "return max(self.taps - 1 - self.low // self.dilation, 0)",
-        "return max(self.taps - 2 - self.low // self.dilation, 0)",
-        "test_blocks.py correlation_gram and 1",
-    ),
-    Mutation(
-        "groups in the order of columns, not of runs",
-        "rows/arrays.py",
-        "parts = tf.reshape(matrix, [-1, count, matrix.shape[-1] // count])\n"
-        "    return tf.transpose(parts, [1, 0, 2])",
-        "parts = tf.reshape(matrix, [-1, matrix.shape[-1] // count, count])\n"
-        "    return tf.transpose(parts, [2, 0, 1])",
-        "test_grouped_convolutions.py",
-    ),
-    Mutation(
-        "group index off by one",
-        "rows/arrays.py",
-        "return tf.transpose(parts, [1, 0, 2])",
-        "return tf.roll(tf.transpose(parts, [1, 0, 2]), 1, 0)",
-        "test_grouped_convolutions.py",
-    ),
-    Mutation(
-        "only the first call of a layer that is called twice",
-        "rows/stacked.py",
-        "return tf.add_n([part.gram() for part in self.parts])",
-        "return self.parts[0].gram()",
-        "test_blocks.py stacked",
-    ),
-    Mutation(
-        "mean of an x̂ taken as zero",
-        "rows/scaling.py",
-        "return self.square + self._number() * self.mean**2",
-        "return self.square",
-        "test_more_blocks.py",
-    ),
-    Mutation(
-        "taps of a transposed kernel in the wrong order",
-        "blocks/transposed.py",
-        "kernel = tf.reverse(kernel, list(range(rank - 2)))",
-        "kernel = tf.identity(kernel)",
-        "test_more_blocks.py ranspose",
-    ),
-    Mutation(
-        "CG that loses conjugacy",
-        "solvers/conjugate_gradient.py",
-        "direction = residual + tf.math.divide_no_nan(square, previous) * direction",
-        "direction = residual",
-        "test_solvers.py cg",
-    ),
-    Mutation(
-        "factor not transposed",
-        "solvers/factorization.py",
-        "return tf.matmul(factor, tf.matmul(factor, right), transpose_a=True)",
-        "return tf.matmul(factor, tf.matmul(factor, right))",
-        EXACT,
-    ),
-    Mutation(
-        "decay of memory for all that is new",
-        "memory/averaged_gram.py",
-        "tf.cast(1 - keep, gram.dtype) * new",
-        "tf.cast(keep, gram.dtype) * new",
-        AVERAGED,
-    ),
-    Mutation(
-        "sum over rows for their mean in memory",
-        "memory/averaged_gram.py",
-        "number = keep * number + (1 - keep) * count",
-        "number = keep * number + (1 - keep)",
-        AVERAGED,
-    ),
-    Mutation(
-        "memory without a bound for outliers",
-        "memory/averaged_gram.py",
-        "scaled = limited(batch, [mean, last])",
-        "scaled = tf.ones_like(down)",
-        "test_memory_outliers.py ten_batches",
-    ),
-    Mutation(
-        "memory of a step that is skipped",
-        "memory/state.py",
-        "step_if(due & finite, assign, values)",
-        "step_if(due, assign, values)",
-        "test_memory_outliers.py leaves_no_trace",
-    ),
-    Mutation(
-        "memory that is not saved",
-        "optimizers/wrapper.py",
-        "store[name] = array",
-        "pass",
-        "test_memory_state.py",
-    ),
-    Mutation(
-        "exponent of the rows in a step's length",
-        "optimizers/row_adam.py",
-        "_EXPONENT = 1 / 3",
-        "_EXPONENT = 1 / 2",
-        "test_row_adam.py",
-    ),
-    Mutation(
-        "weights of the points in a schedule-free average",
-        "optimizers/schedule_free_adam.py",
-        "share = tf.cast((_POWER + 1) / (t + _POWER), dtype)",
-        "share = tf.cast(1 / t, dtype)",
-        "test_schedule_free_adam.py",
-    ),
-    Mutation(
-        "explicit steps everywhere",
-        "plan.py",
-        "            elif id(block.layer) in final:",
-        "            elif True:",
-        "test_golden.py",
-    ),
-]
+What was made wrong in the package, and the first test that fails then. This page is made
+by `python tests/mutations.py --out docs/mutations.md`; a test keeps its rows the program's.
+"""
+TABLE = "| mutation | file | test that fails |\n|---|---|---|"
 
 
 def run(mutation, tests, log):
@@ -298,25 +71,38 @@ def _test(folder, tests, log):
         os._exit(9)
 
 
+def row(mutation, failed):
+    """Returns a mutation and the first test that failed, a row of the table."""
+    cells = (mutation.name, f"`{mutation.file}`", f"`{failed}`" if failed else "NOT NOTICED")
+    return "| " + " | ".join(cells) + " |"
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="*", default=[""], help="parts of names")
+    parser.add_argument("--out", type=pathlib.Path, help="a file for the page of all rows")
     args = parser.parse_args()
     chosen = [m for m in MUTATIONS if any(part in m.name for part in args.only)]
-    wrong = 0
+    wrong, rows, begin = 0, {}, time.monotonic()
+    print(TABLE, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder, "log")
         for tests in dict.fromkeys(m.tests for m in chosen):
             for name in run(None, tests, log):
-                print(f"fails without a mutation: {name}", flush=True)
+                print(f"fails without a mutation: {name}", file=sys.stderr, flush=True)
                 wrong += 1
-        for mutation in chosen:
-            failed = run(mutation, mutation.tests, log)
-            wrong += not failed
-            print(f"{mutation.name}: {failed[0] if failed else 'NOT NOTICED'}", flush=True)
-    print(f"{len(chosen)} mutations, {wrong} faults")
+            for mutation in (m for m in chosen if m.tests == tests):
+                failed = run(mutation, tests, log)
+                wrong += not failed
+                rows[mutation.name] = row(mutation, failed[0] if failed else None)
+                print(rows[mutation.name], flush=True)
+    if args.out is not None:
+        table = [rows[mutation.name] for mutation in chosen]
+        args.out.write_text("\n".join([HEAD, TABLE, *table]) + "\n")
+    seconds = time.monotonic() - begin
+    print(f"{len(chosen)} mutations, {wrong} faults, {seconds:.0f} s", file=sys.stderr)
     return 1 if wrong else 0
 
 
