@@ -1,5 +1,7 @@
 """The state of Keras's optimizers, for an optimizer that leaves it to another."""
 
+import keras
+
 
 def forwarded(name):
     """Returns a property of that name that only the inner optimizer keeps."""
@@ -22,6 +24,14 @@ def slot_index(optimizer, variable):
         return optimizer._get_variable_index(variable)
     except KeyError:
         return None
+
+
+def optimizer_of(optimizer, variable):
+    """Returns the one that makes a variable's steps: it may be one of a `MultiOptimizer`."""
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        # Before it is built, too.
+        return optimizer._optimizer_map(variable)
+    return optimizer
 
 
 class ForwardedState:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_proxprop.keras_seams import recording
 from keras_proxprop.keras_seams.layers import built_shapes, layers_of, own_variables
+from keras_proxprop.keras_seams.optimizer_state import optimizer_of
 from keras_proxprop.keras_seams.scratch import trace_call
 from keras_proxprop.optimizers.finding import find_proxprop
 from keras_proxprop.optimizers.problem_size import KnowsSizes
@@ -180,13 +181,13 @@ def _member_reports(plan, recorder, proxprop, batch_known):
         for member in problem.members:
             columns, layer = member.block.columns, member.block.reported_as
             own = {"backpropagation": backpropagation(rows, columns, rows.count)}
-            if isinstance(proxprop.inner_optimizer, KnowsSizes):
-                weight = member.weights[0]
-                size = member.size(weight, rows)
+            variable = variable_of(member.weights[0])
+            optimizer = optimizer_of(proxprop.inner_optimizer, variable)
+            if isinstance(optimizer, KnowsSizes):
+                size = member.size(member.weights[0], rows)
                 # Outside of the graph that the layers are recorded in.
                 with tf.init_scope():
-                    factor = proxprop.inner_optimizer.factor(size, variable_of(weight))
-                    own["rate"] = float(factor)
+                    own["rate"] = float(optimizer.factor(size, variable))
             if why is None:
                 # Layers that share a Gram matrix share its price.
                 own |= {"rows": rows.count, "features": rows.features, "solver": form}

@@ -5,7 +5,7 @@ import pytest
 from helpers import assert_close_weights, assert_equal_weights, weights_of
 from scenarios import compiled, data, fit, mlp, proxprop
 
-from keras_proxprop import ProxProp, RowAdam
+from keras_proxprop import ProxProp, RowAdam, ScheduleFreeAdam, summary
 
 optimizers = keras.optimizers
 callbacks = keras.callbacks
@@ -72,6 +72,21 @@ def test_row_adam_takes_its_longer_steps_inside_of_a_multi_optimizer_too(scaled)
         fit(model)
         ends.append(weights_of(model))
     assert_close_weights(*ends, 1e-6)
+
+
+@pytest.mark.parametrize("form", ["map", "function"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_summary_tells_the_rate_of_the_optimizer_that_makes_a_layers_steps(form, trained):
+    first, last = ScheduleFreeAdam(), optimizers.SGD(0.1)
+    by_path = optimizers.OptimizerMap(first, {"last/.*": last})
+    choice = {"map": by_path, "function": lambda v: last if "last" in v.path else first}
+    model = compiled(mlp(), ProxProp(optimizers.MultiOptimizer(choice[form])))
+    if trained:
+        fit(model)
+    alone = ProxProp(ScheduleFreeAdam())
+    rates = [r.rate for r in summary(model, optimizer=alone, print_fn=str)]
+    assert 1.0 not in rates
+    assert [r.rate for r in summary(model, print_fn=str)] == [*rates[:-1], 1.0]
 
 
 @pytest.mark.parametrize("eager", [True, False])

@@ -88,6 +88,8 @@ def test_an_optimizer_keeps_its_state_under_the_names_that_a_wrapper_forwards():
     ):
         assert hasattr(optimizer, name), name
     assert list(optimizer._trainable_variables_indices.values()) == [0, 1]
+    chosen = keras.optimizers.OptimizerMap(optimizer)
+    assert keras.optimizers.MultiOptimizer(chosen)._optimizer_map is chosen
 
 
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
