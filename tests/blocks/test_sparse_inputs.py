@@ -185,6 +185,34 @@ def test_fit_evaluate_and_predict_do_what_they_do_with_dense_inputs(make, mode):
     assert_close_weights(*found, 1e-4)
 
 
+def outcome(optimizer, jit_compile):
+    """Returns the weights after an epoch on sparse inputs, or the error."""
+    sparse, _ = sparse_and_dense((10, 40))
+    keras.utils.set_random_seed(3)
+    model = functional()
+    model.compile(optimizer, loss="mse", jit_compile=jit_compile)
+    try:
+        model.fit(sparse, np.ones((10, 2)), batch_size=5, shuffle=False, verbose=0)
+    except tf.errors.InvalidArgumentError as error:
+        return error
+    return weights_of(model)
+
+
+def test_xla_takes_sparse_inputs_where_it_takes_them_with_adam():
+    # Keras's own product with a sparse tensor is none that XLA knows.
+    with_adam, ours = outcome(keras.optimizers.Adam(), True), outcome(ProxProp(), True)
+    assert type(ours) is type(with_adam)
+    if isinstance(ours, Exception):
+        for error in (with_adam, ours):
+            assert "hidden_1/SparseFillEmptyRows" in str(error)
+    else:
+        assert_close_weights(ours, outcome(ProxProp(), False), 1e-4)
+
+
+def test_keras_own_choice_of_compilation_takes_sparse_inputs():
+    assert_close_weights(outcome(ProxProp(), "auto"), outcome(ProxProp(), False), 1e-6)
+
+
 def test_a_dataset_with_batches_of_unknown_size_is_taken():
     sparse, _ = sparse_and_dense((10, 40))
     data = tf.data.Dataset.from_tensor_slices((sparse, np.zeros((10, 2)))).batch(4)
