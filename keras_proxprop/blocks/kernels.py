@@ -43,7 +43,8 @@ class KernelsBlock(CompositeBlock):
         index = {id(part.kernel): i for i, part in enumerate(self.parts)}
         if id(inputs) in index:
             equation, inputs, kernel = _exchanged(equation), kernel, inputs
-        if id(kernel) not in index or not isinstance(inputs, tf.Tensor):
+        known = isinstance(inputs, tf.Tensor) and inputs.shape.rank is not None
+        if id(kernel) not in index or not known:
             return None
         part = self.parts[index[id(kernel)]]
         if not part.fits(equation, inputs):

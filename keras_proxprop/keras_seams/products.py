@@ -45,7 +45,7 @@ def _einsum(subscripts, *operands, **kwargs):
 
 
 def _matmul(x1, x2):
-    equation = _equation(tuple(x1.shape), tuple(x2.shape))
+    equation = _equation(_shape(x1), _shape(x2))
     product = None if equation is None else _ask(equation, x1, x2)
     return _originals["matmul"](x1, x2) if product is None else product
 
@@ -55,8 +55,15 @@ def _ask(equation, *operands):
     return next((product for product in answers if product is not None), None)
 
 
+def _shape(x):
+    """Returns the shape of an operand, empty where its rank is not known or it is a list."""
+    shape = getattr(x, "shape", ())
+    return () if getattr(shape, "rank", 0) is None else tuple(shape)
+
+
 def _equation(x, y):
-    """Returns `matmul` of two shapes as an equation; `None` where an axis is stretched."""
+    """Returns `matmul` of two shapes as an equation; `None` where an axis is stretched, or
+    an operand is a vector."""
     if min(len(x), len(y)) < 2:
         return None
     if any(a != b for a, b in zip(x[-3::-1], y[-3::-1])):
