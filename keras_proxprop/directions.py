@@ -46,7 +46,7 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
     problems = [(problem, problem.rows()) for problem in Problem.group(members)]
     for (problem, rows), solver in zip(problems, plan.solvers(problems, tau)):
         if observer is not None:
-            solver = observer.observe(problem, solver)
+            solver = observer.observe(problem, rows, solver)
         solve(problem, rows, solver, rest)
     for member in members:
         if member.why is not None:

@@ -11,6 +11,7 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.keras_seams.variables import made_before_the_step
+from keras_proxprop.reports import explanation
 from keras_proxprop.tape import ImplicitGradientTape
 
 
@@ -27,7 +28,7 @@ def train_step(model, data, proxprop):
     # What a forward pass assigns, of a BatchNormalization for instance.
     statistics = [v for layer in layers_of(model) for v in layer._non_trainable_variables]
     before = [tf.convert_to_tensor(v) for v in statistics]
-    with ImplicitGradientTape(model, **proxprop.step_arguments()) as tape:
+    with ImplicitGradientTape(model, **explanation.step_arguments(model, proxprop)) as tape:
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
         loss = model._compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
@@ -43,6 +44,7 @@ def train_step(model, data, proxprop):
     weights = model.trainable_weights
     if weights:
         model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        explanation.say(proxprop)
         proxprop.count_damped(tape.damped & tape.finite)
         if statistics:
             step_if(~tape.finite, lambda values: _assign(statistics, values), before)

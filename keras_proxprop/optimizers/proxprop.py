@@ -17,6 +17,7 @@ from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.row_adam import LearningRate
 from keras_proxprop.optimizers.wrapper import OptimizerWrapper, make
 from keras_proxprop.plan import check_final_layer
+from keras_proxprop.reports import explanation
 from keras_proxprop.solvers.solver import Solver
 from keras_proxprop.tau import Schedule, check_tau, tau_config, tau_variable
 
@@ -212,6 +213,7 @@ class ProxProp(OptimizerWrapper):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
+        explanation.say(self)
         damped = int(self._damped_steps.numpy())
         if damped > self._damped_steps_reported:
             tape.warn_damped(f"{damped - self._damped_steps_reported} training steps were")

@@ -122,7 +122,7 @@ class StepMonitor(keras.callbacks.Callback):
         self.model.make_train_function(force=True)
         print(self._table())
 
-    def observe(self, problem, solver):
+    def observe(self, problem, rows, solver):
         """Returns a solver that solves `problem` as `solver` does, and takes notes."""
         probes = []
         for block in (member.block for member in problem.members):

@@ -47,11 +47,18 @@ def typical_count(rows):
     return _TYPICAL * rows.per_item
 
 
+def known_count(rows):
+    """Returns the number of rows, that at a typical batch size where it is not known."""
+    count = rows.count
+    return typical_count(rows) if tf.is_tensor(count) else count
+
+
 def cheapest(rows, prices, batch_known=True):
-    """Returns the name of the branch that `run_cheapest` takes for rows of known count."""
-    names = _candidates(rows, prices, batch_known)
-    at_count = prices(rows.count)
-    return min(names, key=at_count.get)
+    """Returns the name and the price of the branch that `run_cheapest` takes at the
+    `known_count`."""
+    at_count = prices(known_count(rows))
+    names = list(at_count) if batch_known else _candidates(rows, prices)
+    return min(((name, at_count[name]) for name in names), key=lambda branch: branch[1])
 
 
 def run_cheapest(rows, prices, run):
@@ -66,8 +73,8 @@ def run_cheapest(rows, prices, run):
         run: function that runs the branch of a name.
     """
     if not tf.is_tensor(rows.count):
-        return run(cheapest(rows, prices))
-    names = _candidates(rows, prices, batch_known=False)
+        return run(cheapest(rows, prices)[0])
+    names = _candidates(rows, prices)
     if len(names) == 1:
         return run(names[0])
     at_count = prices(tf.cast(rows.count, tf.float32))
@@ -81,10 +88,8 @@ def run_cheapest(rows, prices, run):
     return choose(*names)
 
 
-def _candidates(rows, prices, batch_known):
+def _candidates(rows, prices):
     """Returns the names of the branches that are cheapest at some possible row count."""
-    if batch_known:
-        return list(prices(rows.count))
     if not rows.choose_at_run_time:
         counts = [typical_count(rows)]
     else:

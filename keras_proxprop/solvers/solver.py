@@ -55,18 +55,19 @@ class Solver(HasConfig):
         raise NotImplementedError
 
     def choice(self, rows, columns, batch_known=True):
-        """Returns `(form, price)` of what `solve` does with rows of known count.
+        """Returns `(form, price)` of what `solve` does.
 
         Args:
-            rows: `Rows`.
+            rows: `Rows`; where their count is not known, the price is that of a typical one.
             columns: number of output columns.
             batch_known: whether the batch size is known where the step is traced.
         """
         if rows.closed_form:
-            return "closed", rows.closed_price * rows.count * rows.features * columns
+            entries = price.known_count(rows) * rows.features
+            return "closed", rows.closed_price * entries * columns
         prices = functools.partial(self.prices, rows, columns)
-        form = price.cheapest(rows, prices, batch_known)
-        return self.describe(form, rows, columns, prices(rows.count)[form])
+        form, cost = price.cheapest(rows, prices, batch_known)
+        return self.describe(form, rows, columns, cost)
 
     def describe(self, form, rows, columns, price):
         """Returns a form's name and price as reports show them."""

@@ -103,3 +103,15 @@ print("equal")
 @pytest.mark.parametrize("tau", ["auto", "fixed"])
 def test_two_replicas_without_memory_make_no_longer_a_step_than_one_device(tau):
     assert "equal" in python(SETUP + EQUAL_PARTS, tau)
+
+
+SAID_ONCE = """
+with strategy.scope():
+    model = keras.Sequential([keras.Input((3,)), L.Dense(4), L.Dense(2)])
+    model.compile(optimizer=ProxProp(), loss="mse", jit_compile=False)
+model.fit(np.zeros((8, 3)), np.zeros((8, 2)), batch_size=4, epochs=2, verbose=2)
+"""
+
+
+def test_what_steps_implicitly_is_said_once_for_all_replicas():
+    assert python(SETUP + SAID_ONCE).count("implicitly") == 1
