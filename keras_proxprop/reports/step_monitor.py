@@ -3,6 +3,7 @@
 import collections
 import math
 import numbers
+import os
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,7 @@ import tensorflow as tf
 from keras_proxprop.blocks import find_block
 from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.optimizers.finding import find_proxprop
+from keras_proxprop.reports.plot import layer_plot
 from keras_proxprop.reports.probes import STATISTICS, Observed, Probe, Timer
 from keras_proxprop.reports.table import table_lines
 from keras_proxprop.weights import weight_key
@@ -34,7 +36,9 @@ class StepMonitor(keras.callbacks.Callback):
     The mean over an epoch is added to the epoch's logs as `{layer}/{statistic}` (with the
     path of its kernel for the layer's name, where that is not unique), where
     `History` sees it, and callbacks that come later in the list given to `fit`
-    (`CSVLogger`, `TensorBoard`). The mean over all epochs is printed at the end of training.
+    (`CSVLogger`, `TensorBoard`). So is the learning rate that is in force, as `learning_rate`:
+    without it, `CSVLogger` has that only where a callback changes it. The mean over all
+    epochs is printed at the end of training, and `plot()` draws what was noted.
 
     A noted step costs about as much as another backpropagation through these layers; for
     convolutions on CPU under XLA several times that. `fit` compiles a training step with
@@ -55,6 +59,9 @@ class StepMonitor(keras.callbacks.Callback):
     >>> history.history["dense/cosine"]
     """
 
+    # What was noted in each epoch of the last training.
+    _epochs: tuple | list = ()
+
     def __init__(self, every: int = 100) -> None:
         super().__init__()
         whole = isinstance(every, numbers.Integral) and not isinstance(every, bool)
@@ -73,7 +80,7 @@ class StepMonitor(keras.callbacks.Callback):
                 f"leave the callback out. Received: optimizer={self.model.optimizer!r}"
             )
         self._proxprop = proxprop
-        self._training, self._epoch = _Means(), _Means()
+        self._training, self._epoch, self._epochs = _Means(), _Means(), []
         with self.model.distribute_strategy.scope():
             self._due = tf.Variable(False, trainable=False)
             # Before the step is traced, which would have to be traced again with them.
@@ -112,7 +119,11 @@ class StepMonitor(keras.callbacks.Callback):
             self._training.add(name, values)
 
     def on_epoch_end(self, epoch, logs=None):
+        if self._epoch:
+            self._epochs.append(self._epoch)
         if logs is not None:
+            # What another callback has said of the epoch that ends stays.
+            logs.update({**_learning_rates(self._proxprop), **logs})
             for name, values in self._epoch.items():
                 logs.update({f"{name}/{s}": v for s, v in zip(STATISTICS, values)})
 
@@ -121,6 +132,40 @@ class StepMonitor(keras.callbacks.Callback):
         self._probes = {}
         self.model.make_train_function(force=True)
         print(self._table())
+
+    def plot(self, path: str | os.PathLike | None = None):
+        """Draws, layer by layer, what was noted in the last training.
+
+        Beside each other stand the cosine, the length of the direction in units of the
+        gradient's, and the time of a solve. A dot is an epoch's mean, the darker the later.
+
+        Args:
+            path: file to save the picture in, a `.png` for instance. Defaults to `None`: it is
+                not saved.
+
+        Returns:
+            A `matplotlib.figure.Figure`, which a notebook shows.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+            RuntimeError: if nothing was noted yet.
+
+        Example:
+
+        >>> monitor = keras_proxprop.StepMonitor()
+        >>> model.fit(x, y, epochs=5, callbacks=[monitor])
+        >>> monitor.plot("steps.png")
+        """
+        if not self._epochs:
+            raise RuntimeError(
+                "StepMonitor has noted no implicit step to plot: hand it to "
+                "`fit(..., callbacks=[monitor])` of a model with implicit steps first."
+            )
+        title = f"Implicit steps of {self.model.name!r}, {len(self._epochs)} epochs"
+        figure = layer_plot(self._epochs, title)
+        if path is not None:
+            figure.savefig(path)
+        return figure
 
     def observe(self, problem, rows, solver):
         """Returns a solver that solves `problem` as `solver` does, and takes notes."""
@@ -148,6 +193,14 @@ class StepMonitor(keras.callbacks.Callback):
             return "StepMonitor: no layer took an implicit step in Keras's training step."
         title = f"Implicit steps of {self.model.name!r}, means of what StepMonitor noted"
         return "\n".join([title, *table_lines(table, numbers_from=1)])
+
+
+def _learning_rates(proxprop):
+    """Returns the rates that are in force, named as Keras's callbacks do."""
+    several = getattr(proxprop, "optimizers", None)
+    rates = {f"learning_rate_{o.name}": o.learning_rate for o in several or ()}
+    rates = rates or {"learning_rate": proxprop.learning_rate}
+    return {name: float(tf.convert_to_tensor(rate)) for name, rate in rates.items()}
 
 
 class _Means(dict):
