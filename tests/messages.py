@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "keras_proxprop"
+WARN = "warnings.warn", "_warnings.warn"
 HEAD = """# Errors and warnings
 
 Everything that the package can raise or warn of, by file; in braces stands what is filled in.
@@ -52,7 +53,8 @@ def _of(node, where):
         # What is raised again has said it all.
         if isinstance(child, ast.Raise) and child.exc is not None:
             yield child.lineno, *_raised(child.exc), where
-        elif isinstance(child, ast.Call) and ast.unparse(child.func) == "warnings.warn":
+        # Private where the module's names are public ones.
+        elif isinstance(child, ast.Call) and ast.unparse(child.func) in WARN:
             yield child.lineno, "warning", _text(child.args[0]), where
         else:
             yield from _of(child, where)

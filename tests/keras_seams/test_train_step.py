@@ -84,6 +84,39 @@ def test_another_backend_is_refused_with_what_to_set():
     assert done.returncode == 0, done.stderr
 
 
+def test_keras_2_is_refused_with_what_to_install():
+    done = python(
+        """
+        import keras
+
+        keras.__version__ = "2.15.0"
+        try:
+            import keras_proxprop
+        except ImportError as error:
+            assert "needs Keras 3" in str(error) and "2.15.0" in str(error), error
+        else:
+            raise AssertionError
+        """
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("value, said", [("1", True), ("0", False)])
+def test_tf_keras_in_the_place_of_keras_is_told_of(value, said):
+    done = python(f"""
+        import os, warnings
+
+        # After TensorFlow's own look at it: tf_keras need not be installed.
+        import tensorflow
+        os.environ["TF_USE_LEGACY_KERAS"] = "{value}"
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            import keras_proxprop
+        assert any("TF_USE_LEGACY_KERAS" in str(w.message) for w in found) == {said}
+        """)
+    assert done.returncode == 0, done.stderr
+
+
 def data(rows=24):
     rng = np.random.default_rng(0)
     return rng.normal(size=(rows, 5)).astype("float32"), rng.normal(size=(rows, 2))
