@@ -18,9 +18,8 @@ _of_optimizer: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 def step_arguments(model, proxprop):
     """Returns those of a training step's tape, which notes prices in `fit`'s first."""
     arguments = proxprop.step_arguments()
-    history = getattr(model, "history", None)
-    # Keras makes a new one where `fit` begins, and fills it when an epoch ends.
-    begins = history is not None and not history.epoch
+    # Keras makes a new history where `fit` begins, and fills it when an epoch ends.
+    begins = not getattr(getattr(model, "history", None), "epoch", True)
     if begins and proxprop not in _of_optimizer:
         _of_optimizer[proxprop] = Explanation(model, arguments["observer"])
         arguments["observer"] = _of_optimizer[proxprop]
