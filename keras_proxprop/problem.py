@@ -101,9 +101,9 @@ class Problem:
         ]
         d = _join([tf.concat(parts, axis=0) for parts in d])
         rest = self._as_direction(rest, rows.dtype)
-        # Directions of replicas are added up. One that knows its own rows only takes those of
-        # the others for rows like its own, and makes its part of the whole direction.
-        parts = 1 if solver.sees_all_replicas else replicas.in_sync()
+        # One that knows its own rows only takes those of the other replicas for rows like its
+        # own, and makes its part of the whole direction.
+        parts = 1 if solver.sees_all_replicas else replicas.parts()
         if parts > 1:
             d, rest = d / parts, rest and [part / parts for part in rest]
         direction, damped = solution.solve(self, rows, d, rest, solver, tau.of_part(parts))

@@ -7,7 +7,7 @@ import weakref
 import keras
 import tensorflow as tf
 
-from keras_proxprop import solvers
+from keras_proxprop import replicas, solvers
 from keras_proxprop.directions import replace_by_directions
 from keras_proxprop.exclude import Exclude
 from keras_proxprop.keras_seams.finite_step import all_finite
@@ -50,12 +50,14 @@ class ImplicitGradientTape(tf.GradientTape):
         persistent: whether `gradient` may be called more than once. Defaults to `False`.
         watch_accessed_variables: whether all trainable variables that are read are watched.
             Defaults to `True`; otherwise those that were watched by hand have directions.
+        cross_replica: "exact" (default) or "mean", as in `ProxProp`.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`, or `exclude` holds something else
             than layer names, types and instances.
-        ValueError: if `tau` is not positive and finite, `solver` or `final_layer` is
-            unknown, or (on `gradient`) `exclude` names no layer of the model.
+        ValueError: if `tau` is not positive and finite, `solver`, `final_layer` or
+            `cross_replica` is unknown, or (on `gradient`) `exclude` names no layer of the
+            model.
 
     Example:
 
@@ -80,12 +82,14 @@ class ImplicitGradientTape(tf.GradientTape):
         observer: keras.callbacks.Callback | None = None,
         persistent: bool = False,
         watch_accessed_variables: bool = True,
+        cross_replica: str = "exact",
     ) -> None:
         super().__init__(persistent, watch_accessed_variables)
         memory = check_kept(memory)
         self._plan = Plan(model, solvers._get(solver), final_layer, exclude, memory)
         self._tau = Tau(check_tau(tau, schedules=False))
         self._observer = observer
+        self._cross_replica = replicas.check_cross_replica(cross_replica)
         self._keeps, self._watches_all = persistent, watch_accessed_variables
         # Whether a gradient of this tape is being made, and whether for a jacobian.
         self.asked = self._jacobian = False
@@ -163,9 +167,10 @@ class ImplicitGradientTape(tf.GradientTape):
         if not self._keeps:
             self._recorder.stop()
             self._recorder.clear()
-        sizes, self._damped = replace_by_directions(
-            found, members, d, self._plan, self._tau, self._observer
-        )
+        with replicas.apart(self._cross_replica == "mean"):
+            sizes, self._damped = replace_by_directions(
+                found, members, d, self._plan, self._tau, self._observer
+            )
         if tf.executing_eagerly() and self.damped:
             warn_damped("This step was")
         for source in flat:

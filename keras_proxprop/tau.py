@@ -8,6 +8,8 @@ import typing
 import keras
 import tensorflow as tf
 
+from keras_proxprop import replicas
+
 # 1/τ where τ is "auto", in units of the mean diagonal entry of `AᵀA`.
 RELATIVE_SHIFT = 0.1
 _TINY = 1e-12
@@ -27,9 +29,11 @@ class Tau:
     value: typing.Any
 
     def of(self, rows):
-        """Returns the τ of one problem, a scalar tensor in the dtype of its `Rows`."""
+        """Returns the τ of one problem, a scalar tensor in the dtype of its `Rows`, by those
+        of all replicas."""
         is_auto = isinstance(self.value, str)
-        return self.at(rows.trace() / rows.features if is_auto else None, rows.dtype)
+        curvature = replicas.total(rows.trace()) / rows.features if is_auto else None
+        return self.at(curvature, rows.dtype)
 
     def at(self, mean_curvature, dtype):
         """Returns the τ of a Gram matrix, a scalar tensor.

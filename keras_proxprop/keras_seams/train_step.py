@@ -10,6 +10,7 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.layers import layers_of
+from keras_proxprop.keras_seams.loss_share import shared_by_rows, unscaled
 from keras_proxprop.keras_seams.variables import made_before_the_step
 from keras_proxprop.reports import explanation
 from keras_proxprop.tape import ImplicitGradientTape
@@ -28,13 +29,14 @@ def train_step(model, data, proxprop):
     # What a forward pass assigns, of a BatchNormalization for instance.
     statistics = [v for layer in layers_of(model) for v in layer._non_trainable_variables]
     before = [tf.convert_to_tensor(v) for v in statistics]
+    batch_size = tf.shape(next(i for i in tf.nest.flatten(x) if i is not None))[0]
     with ImplicitGradientTape(model, **explanation.step_arguments(model, proxprop)) as tape:
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
-        loss = model._compute_loss(
-            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
-        )
-        batch_size = tf.shape(next(i for i in tf.nest.flatten(x) if i is not None))[0]
-        model._loss_tracker.update_state(_unscaled(loss), sample_weight=batch_size)
+        with shared_by_rows(batch_size):
+            loss = model._compute_loss(
+                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+            )
+            model._loss_tracker.update_state(unscaled(loss), sample_weight=batch_size)
         if not model.optimizer.built and model.trainable_variables:
             # A LossScaleOptimizer that is not built scales by a number, for good if it is
             # traced once.
@@ -56,12 +58,6 @@ def train_step(model, data, proxprop):
 def _assign(variables, values):
     for variable, value in zip(variables, values):
         variable.assign(value)
-
-
-def _unscaled(loss):
-    """Returns the loss of a replica as if it were alone: Keras divides by their number."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return loss * replicas if replicas > 1 else loss
 
 
 def _by_optimizer(self, data):

@@ -57,6 +57,9 @@ class Averaged(Solver):
     def run(self, form, rows, d, tau, rest):
         return Kept(self._inverse).solve(rows, d, tau, rest)[0], self._damped
 
+    def sent(self, form, rows, columns):
+        return rows.triangles / self._refresh_every
+
     def pays(self, rows, columns):
         """Returns whether this costs less than what `own` would do."""
         # Whether there is a state must be known at trace time, for good: at any batch size.
@@ -82,6 +85,11 @@ class Kept(Solver):
 
     def __init__(self, inverse):
         self._inverse = inverse
+
+    def solve(self, rows, d, tau, rest=None):
+        # The side to multiply from is a matter of this replica's own rows.
+        with replicas.apart():
+            return super().solve(rows, d, tau, rest)
 
     def prices(self, rows, columns, count):
         return _products(rows, columns, count)
@@ -153,33 +161,29 @@ def refresh(states, rows, step, tau, memory):
     # A step count that was set back is a training begun anew.
     due = (ages >= allowed) | (ages < 0)
     due = tf.reduce_any(due | (tf.stack([values[weight] for values in kept]) == 0))
-    counts = [tf.cast(each.count, tf.float64) for each in rows]
-    per_row = [tf.cast(count, each.dtype) for count, each in zip(counts, rows)]
-
-    def batch():
-        return [each.gram() / count for each, count in zip(rows, per_row)]
-
-    grams = None
-    if replicas.in_sync() > 1:
-        # Outside of control flow, where replicas can meet.
-        zeros = [tf.zeros_like(values[average]) for values in kept]
-        grams = tf.cond(due, batch, lambda: zeros)
-        grams, counts = zip(*map(_over_replicas, grams, counts))
+    own_counts = [tf.cast(each.count, tf.float64) for each in rows]
 
     def renewed():
-        made, own = [], batch() if grams is None else grams
-        for gram, count, values, age in zip(own, counts, kept, tf.unstack(ages)):
+        made = []
+        grams = replicas.total_symmetric([each.gram() for each in rows])
+        counts = replicas.total(own_counts)
+        for gram, count, values, age in zip(grams, counts, kept, tf.unstack(ages)):
+            gram /= tf.cast(count, gram.dtype)
             keep = tf.constant(memory.decay, tf.float64) ** (
                 tf.cast(tf.maximum(age, 1), tf.float64) / memory.refresh_every
             )
             old = [values[i] for i in (average, weight, number, last)]
+            count *= replicas.parts()
             found, damped = _renewed(gram, count, keep, *old, tau.tensor)
             for i in (average, inverse):
                 found[i].set_shape(values[i].shape)
             made.append([*found[:refreshed], step, found[-1], damped])
         return made
 
-    new = tf.cond(due, renewed, lambda: [[*values, tf.constant(False)] for values in kept])
+    def unchanged():
+        return [[*values, tf.constant(False)] for values in kept]
+
+    new = replicas.cond(due, renewed, unchanged)
     return due, [values[:-1] for values in new], [values[-1] for values in new]
 
 
@@ -242,10 +246,3 @@ def _bounded(average, new, weight, last):
     down = tf.maximum(limited(mean, [batch, last]), 1 / _LIMIT)
     scaled = limited(batch, [mean, last])
     return tf.cast(down, new.dtype) * average, tf.cast(scaled, new.dtype) * new
-
-
-def _over_replicas(gram, count):
-    """Returns the mean Gram matrix of all replicas, and the number of all their rows."""
-    gram = replicas.total(gram * tf.cast(count, gram.dtype))
-    count = replicas.total(count)
-    return gram / tf.cast(count, gram.dtype), count

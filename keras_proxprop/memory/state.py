@@ -21,10 +21,12 @@ class Curvatures:
     Args:
         memory: `CurvatureMemory`.
         name: the optimizer's.
+        apart: whether every replica of a strategy keeps its own. Defaults to `False`.
     """
 
-    def __init__(self, memory, name):
+    def __init__(self, memory, name, apart=False):
         self._memory = memory
+        self._synchronization = "on_read" if apart else "auto"
         self._name = name
         self._strategy = tf.distribute.get_strategy()
         self._states = {}
@@ -110,6 +112,7 @@ class Curvatures:
                 shape=shape,
                 dtype=dtype,
                 trainable=False,
+                synchronization=self._synchronization,
                 aggregation="only_first_replica",
                 name=f"{place}_{name}",
             )

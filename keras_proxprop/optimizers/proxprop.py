@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_proxprop import solvers, tape
+from keras_proxprop import replicas, solvers, tape
 from keras_proxprop.exclude import Exclude, check_exclude, exclude_config, exclude_from_config
-from keras_proxprop.keras_seams import loss_scale, provenance, train_step
+from keras_proxprop.keras_seams import loss_scale, loss_share, provenance, train_step
 from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.memory.curvature_memory import CurvatureMemory, check_memory
@@ -60,6 +60,9 @@ class ProxProp(OptimizerWrapper):
         memory: a `keras_proxprop.CurvatureMemory`, which keeps Gram matrices averaged over
             batches, or `None`: every step uses its batch's own, as in the paper. Defaults to
             `"auto"`: a `CurvatureMemory()` where `solver` is "auto", else `None`.
+        cross_replica: under `tf.distribute`, "exact" (default): the replicas together make
+            the step that one device makes with the whole batch; or "mean": each takes the
+            others' rows for rows like its own, and they send each other gradients only.
         name: name of the optimizer.
         **kwargs: further arguments of the inner optimizer (`weight_decay`, `clipnorm`,
             `use_ema`, `gradient_accumulation_steps`, `momentum`, ...), where that is a name,
@@ -67,8 +70,9 @@ class ProxProp(OptimizerWrapper):
             clipping clips directions, accumulation averages those of several batches.
 
     Raises:
-        ValueError: if `tau` is not positive and finite, `solver` or `final_layer` is
-            unknown, or the inner optimizer is a `ProxProp` or a `LossScaleOptimizer`.
+        ValueError: if `tau` is not positive and finite, `solver`, `final_layer` or
+            `cross_replica` is unknown, or the inner optimizer is a `ProxProp` or a
+            `LossScaleOptimizer`.
         TypeError: if an argument has the wrong type.
 
     Example:
@@ -94,6 +98,7 @@ class ProxProp(OptimizerWrapper):
         final_layer: str = "explicit",
         exclude: Exclude = (),
         memory: str | CurvatureMemory | None = "auto",
+        cross_replica: str = "exact",
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -102,9 +107,11 @@ class ProxProp(OptimizerWrapper):
         final_layer = check_final_layer(final_layer)
         exclude = check_exclude(exclude)
         memory = check_memory(memory, solver)
+        cross_replica = replicas.check_cross_replica(cross_replica)
         super().__init__(make(inner_optimizer, learning_rate, kwargs, type(self)), name)
         self.solver = solver
         self.final_layer = final_layer
+        self.cross_replica = cross_replica
         self._exclude = exclude
         self._tau = tau if isinstance(tau, (Schedule, str)) else tau_variable(self, tau)
         self._damped_steps = self.add_variable(
@@ -112,12 +119,13 @@ class ProxProp(OptimizerWrapper):
         )
         self._damped_steps_reported = 0
         self._memory = memory
-        self._curvatures = memory and Curvatures(memory, self.name)
+        self._curvatures = memory and Curvatures(memory, self.name, cross_replica == "mean")
         if memory:
             self._checkpointed = Checkpointed(self._curvatures)
         self._observer = None
         train_step.install()
         loss_scale.install()
+        loss_share.install()
 
     @property
     def tau(self):
@@ -154,6 +162,7 @@ class ProxProp(OptimizerWrapper):
             **self.plan_arguments(),
             "tau": tau if isinstance(tau, str) else tf.convert_to_tensor(tau),
             "observer": self._observer,
+            "cross_replica": self.cross_replica,
         }
 
     def plan_arguments(self):
@@ -229,6 +238,7 @@ class ProxProp(OptimizerWrapper):
             "final_layer": self.final_layer,
             "exclude": exclude_config(self._exclude),
             "memory": self._memory and serialize(self._memory),
+            "cross_replica": self.cross_replica,
         }
 
     @classmethod

@@ -5,6 +5,7 @@ import time
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.keras_seams.recording import Use, spec_of
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.solvers.exact import add
@@ -144,14 +145,15 @@ class Observed(Solver):
         def keep():
             return tf.stack([probe.values.read_value() for probe in self._probes])
 
-        values = note() if self._due is None else tf.cond(self._due, note, keep)
+        due = None if self._due is None else tf.convert_to_tensor(self._due)
+        values = note() if due is None else replicas.cond(due, note, keep)
         for i, probe in enumerate(self._probes):
             probe.values.assign(values[i])
         return direction, damped
 
     def _statistics(self, rows, d, tau, rest, direction):
         # Dense, where an embedding's are slices.
-        direction = [tf.convert_to_tensor(part) for part in direction]
+        direction = replicas.total([tf.convert_to_tensor(part) for part in direction])
         products = (
             rows.multiply_transposed(d),
             rows.multiply_transposed(rows.multiply(direction)),
@@ -159,7 +161,7 @@ class Observed(Solver):
         gradient, image = (
             [tf.convert_to_tensor(part) for part in parts] for parts in products
         )
-        gradient = add(gradient, rest)
+        gradient, image = replicas.total(add(gradient, rest)), replicas.total(image)
         residual = [a + p / tau - g for a, p, g in zip(image, direction, gradient)]
         widths = [member.block.columns for member in self._problem.members]
 
@@ -173,9 +175,8 @@ class Observed(Solver):
         cosine = tf.math.divide_no_nan(dot(direction, gradient), p * g)
         left = tf.math.divide_no_nan(tf.sqrt(dot(residual, residual)), g)
         scale = tf.cast(self._scale, g.dtype)
-        sizes = (
-            tf.fill(tf.shape(g), tf.cast(n, g.dtype)) for n in (rows.count, rows.features)
-        )
+        count = replicas.total_count(rows.count)
+        sizes = (tf.fill(tf.shape(g), tf.cast(n, g.dtype)) for n in (count, rows.features))
         inputs = tf.nest.flatten(self._problem.members[0].uses[0].inputs)
         lengths = [_lengths(x) for x in inputs if tf.is_tensor(x)]
         shape = tf.cast(tf.concat(lengths, axis=0), g.dtype)

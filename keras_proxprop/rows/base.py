@@ -28,6 +28,7 @@ class Rows:
             own; Gram matrices are then `[groups, features, features]`.
         closed_form: whether the problem is solved by these rows' own `solve`.
         closed_price: multiply-adds of that per entry of `A` and output column.
+        closed_traffic: how many numbers a replica sends the others for it.
         can_average: whether their Gram matrix is one that can be kept from batch to batch.
     """
 
@@ -36,6 +37,7 @@ class Rows:
     groups = 1
     closed_form = False
     closed_price = 2.0
+    closed_traffic = 0
     can_average = True
 
     def __init__(self, bias, features, dtype, per_item=1):
@@ -48,6 +50,16 @@ class Rows:
     def count(self):
         """Number of rows: an int where it is known at trace time, else a scalar tensor."""
         raise NotImplementedError
+
+    @property
+    def triangles(self):
+        """How many numbers there are in the upper triangles of the Gram matrices."""
+        return self.groups * self.features * (self.features + 1) // 2
+
+    @property
+    def written_out(self):
+        """How many numbers these rows are, written out."""
+        return self.count * (self.features - int(self.bias))
 
     def multiply(self, direction):
         """Returns `A P`."""

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.rows.arrays import border, nominal_product, size
 from keras_proxprop.rows.base import Rows
 
@@ -53,7 +54,14 @@ class MatrixRows(Rows):
         return self
 
     def cast(self, dtype):
-        return MatrixRows(tf.cast(self.x, dtype), self.bias, self.per_item)
+        return self._like(tf.cast(self.x, dtype))
+
+    def of_all_replicas(self):
+        """Returns the rows of all replicas, one replica's after the other's."""
+        return self._like(replicas.gathered(self.x))
+
+    def _like(self, x):
+        return MatrixRows(x, self.bias, self.per_item)
 
 
 class PartitionedRows(MatrixRows):
@@ -75,8 +83,8 @@ class PartitionedRows(MatrixRows):
     def split_columns(self, matrix):
         return tf.split(matrix, self._sizes, axis=1)
 
-    def cast(self, dtype):
-        return PartitionedRows(tf.cast(self.x, dtype), self._sizes, self.per_item)
+    def _like(self, x):
+        return PartitionedRows(x, self._sizes, self.per_item)
 
     @staticmethod
     def stack(parts):

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.rows.arrays import size
 from keras_proxprop.rows.base import Rows
 
@@ -13,6 +14,7 @@ class OneHotRows(Rows):
 
     def __init__(self, indices, features, dtype, per_item=1):
         super().__init__(False, features, dtype, per_item)
+        self.closed_traffic = features
         # As `keras.ops.take` reads them.
         self.indices = tf.where(indices < 0, indices + features, indices)
 
@@ -37,7 +39,7 @@ class OneHotRows(Rows):
 
     def solve(self, d, tau, rest=None):
         """P = (AᵀD + rest) / (counts + 1/τ), sparse where there is no rest."""
-        curvature = self.counts() + 1 / tau
+        curvature = replicas.total(self.counts()) + 1 / tau
         if rest is None:
             d /= tf.gather(curvature, self.indices)[:, None]
             return self.multiply_transposed(d), tf.constant(False)

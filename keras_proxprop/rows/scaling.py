@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.rows.arrays import size
 from keras_proxprop.rows.base import Rows
 
@@ -25,8 +26,12 @@ class ScalingRows(Rows):
     def __init__(self, count, mean, square, bias, reads, closed_price=2.0):
         super().__init__(bias, 1 + int(bias), square.dtype)
         self.closed_price = closed_price
-        self.mean, self.square = mean, square
+        self.closed_traffic = 1 + 2 * square.shape[-1]
         self._count, self._reads = count, reads
+        if replicas.in_sync() > 1:
+            # The moments of no rows are no numbers.
+            mean, square = (tf.where(count > 0, part, 0.0) for part in (mean, square))
+        self.mean, self.square = mean, square
 
     @property
     def count(self):
@@ -58,15 +63,25 @@ class ScalingRows(Rows):
     def solve(self, d, tau, rest=None):
         """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest), about the mean: no difference of like numbers."""
         gradient = [g + r for g, r in zip(self.multiply_transposed(d), rest or [0.0, 0.0])]
+        whole = self._of_all_replicas()
         if not self.bias:
-            return [gradient[0] / (self._sum_of_squares() + 1 / tau)], tf.constant(False)
-        n, mean = self._number(), self.mean
+            return [gradient[0] / (whole._sum_of_squares() + 1 / tau)], tf.constant(False)
+        n, mean = whole._number(), whole.mean
         slope, total = gradient[0] - mean * gradient[1], gradient[1]
         shifted = n + 1 / tau
-        determinant = shifted * (self.square + 1 / tau) + mean**2 * n / tau
+        determinant = shifted * (whole.square + 1 / tau) + mean**2 * n / tau
         scale = (shifted * slope + mean * total / tau) / determinant
         offset = (total - n * mean * scale) / shifted
         return [scale, offset], tf.constant(False)
+
+    def _of_all_replicas(self):
+        if replicas.in_sync() == 1:
+            return self
+        number = self._number()
+        count, total = replicas.total([number, number * self.mean])
+        mean = total / count
+        square = replicas.total(self.square + number * (self.mean - mean) ** 2)
+        return ScalingRows(count, mean, square, self.bias, self._reads, self.closed_price)
 
     @staticmethod
     def stack(parts):
@@ -89,6 +104,7 @@ class SlopeRows(Rows):
     def __init__(self, x):
         super().__init__(False, 1, x.dtype)
         self.x = x
+        self.closed_traffic = x.shape[-1]
 
     @property
     def count(self):
@@ -106,7 +122,7 @@ class SlopeRows(Rows):
     def solve(self, d, tau, rest=None):
         """P = (AᵀD + rest) / (AᵀA + 1/τ)"""
         gradient = self.multiply_transposed(d)[0] + (0.0 if rest is None else rest[0])
-        square = tf.reduce_sum(self.x**2, 0, keepdims=True)
+        square = replicas.total(tf.reduce_sum(self.x**2, 0, keepdims=True))
         return [gradient / (square + 1 / tau)], tf.constant(False)
 
     @staticmethod

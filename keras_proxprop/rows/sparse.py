@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.rows.arrays import border, nominal_product
 from keras_proxprop.rows.base import Rows
 from keras_proxprop.rows.matrix import MatrixRows
@@ -82,6 +83,17 @@ class SparseRows(MatrixRows):
         )
         product = tf.raw_ops.SparseMatrixSparseMatMul(a=csr, b=csr, type=dtype, **transposed)
         return tf.raw_ops.CSRSparseMatrixToDense(sparse_input=product, type=dtype)
+
+    def of_all_replicas(self):
+        if replicas.in_sync() == 1:
+            return self
+        before, after = replicas.around(self.count)
+        down = tf.cast(tf.stack([before, 0])[None], tf.int64)
+        indices = replicas.gathered(self.sparse.indices + down)
+        shape = [before + self.count + after, self._width]
+        values = replicas.gathered(self.sparse.values)
+        sparse = tf.SparseTensor(indices, values, tf.cast(tf.stack(shape), tf.int64))
+        return SparseRows(sparse, self._width, self.bias, self.per_item)
 
     def cast(self, dtype):
         sparse = tf.cast(self.sparse, dtype)

@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.rows.base import Rows
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.rows.one_hot import OneHotRows
@@ -32,6 +33,8 @@ class TiedRows(Rows):
     def __init__(self, uses, shape):
         super().__init__(False, math.prod(shape), uses[0].dtype)
         self.uses, self.shape = uses, shape
+        tokens, width = shape
+        self.closed_traffic = tokens + width * (width + 1) // 2
 
     def _count(self, use):
         return use.count * self.shape[1 if isinstance(use, OneHotRows) else 0]
@@ -91,9 +94,11 @@ class TiedRows(Rows):
         lookups, (of_lookups, of_states) = self._lookups, self._split(d)
         if not of_states:
             return lookups.solve(tf.concat(of_lookups, 0), tau, rest)
-        counts = tf.zeros([self.shape[0]], d.dtype) if lookups is None else lookups.counts()
+        counts = tf.zeros([self.shape[0]], d.dtype)
+        if lookups is not None:
+            counts = replicas.total(lookups.counts())
         h = self._states(tf.float64)
-        gram = tf.matmul(h, h, transpose_a=True)
+        (gram,) = replicas.total_symmetric([tf.matmul(h, h, transpose_a=True)])
         curvatures, vectors = tf.linalg.eigh(gram)
         curvatures = tf.maximum(curvatures, 0)
         largest = tf.cast(curvatures[-1], d.dtype) + tf.reduce_max(counts)

@@ -30,6 +30,11 @@ class Auto(Exact):
             return self._cg.solve(rows, d, tau, rest)
         return super().run(form, rows, d, tau, rest)
 
+    def sent(self, form, rows, columns):
+        if form == "cg":
+            return self._cg.traffic(rows, columns)
+        return super().sent(form, rows, columns)
+
     def describe(self, form, rows, columns, price):
         return self._cg.choice(rows, columns) if form == "cg" else (form, price)
 

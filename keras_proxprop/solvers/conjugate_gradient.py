@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
@@ -56,22 +57,37 @@ class ConjugateGradient(Solver):
 
     def run(self, form, rows, d, tau, rest):
         shift = 1 / tau.of(rows)
-        if form == "dual":
-            p = dual_conjugate_gradient(rows.matrix(), d, shift, rest, self.iterations)
-            return p, tf.constant(False)
 
         def by_rows(p):
             image = rows.multiply_transposed(rows.multiply(rows.split(p)))
-            return tf.concat(image, axis=0) + shift * p
+            return replicas.total(tf.concat(image, axis=0)) + shift * p
 
         def by_gram(p):
             return rows.side_by_side(tf.matmul(gram, rows.by_group(p))) + shift * p
 
-        gram = rows.gram() if form == "gram" else None
-        gradient = tf.concat(add(rows.multiply_transposed(d), rest), axis=0)
-        product = by_gram if form == "gram" else by_rows
-        p = conjugate_gradient(product, gradient, self.iterations)
-        return rows.split(p), tf.constant(False)
+        if form == "dual":
+            matrix, d = rows.matrix().of_all_replicas(), replicas.gathered(d)
+            rest = rest and replicas.total(rest)
+            p = dual_conjugate_gradient(matrix, d, shift, rest, self.iterations)
+        else:
+            if form == "gram":
+                (gram,) = replicas.total_symmetric([rows.gram()])
+            gradient = tf.concat(add(rows.multiply_transposed(d), rest), axis=0)
+            product = by_gram if form == "gram" else by_rows
+            p = conjugate_gradient(product, replicas.total(gradient), self.iterations)
+            p = rows.split(p)
+        if replicas.in_sync() > 1:
+            # An iterate is not linear in the right side: each replica has the whole of it.
+            p = [part / replicas.in_sync() for part in p]
+        return p, tf.constant(False)
+
+    def sent(self, form, rows, columns):
+        if form == "dual":
+            return rows.written_out + rows.count * columns
+        gradient = rows.features * columns
+        if form == "gram":
+            return rows.triangles + gradient
+        return (1 + self.iterations) * gradient
 
     def describe(self, form, rows, columns, price):
         return f"cg-{self.iterations}", price

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.factorization import solution
 from keras_proxprop.solvers.solver import Solver
@@ -52,6 +53,9 @@ class Exact(Solver):
     def run(self, form, rows, d, tau, rest):
         return _FORMS[form](rows, d, tau.of(rows), rest)
 
+    def sent(self, form, rows, columns):
+        return rows.written_out if form == "dual" else rows.triangles
+
     def get_config(self):
         return {"form": self.form}
 
@@ -63,7 +67,9 @@ def primal(rows, d, tau, rest=None):
 
 def dual(rows, d, tau, rest=None):
     """P = Aᵀ (AAᵀ + I/τ)⁻¹ (D - τ A rest) + τ rest"""
-    return solution(_Dual(rows.matrix(), d, tau, rest), 1 / tau)
+    matrix, d = rows.matrix().of_all_replicas(), replicas.in_place(d)
+    with replicas.apart():
+        return solution(_Dual(matrix, d, tau, rest), 1 / tau)
 
 
 _FORMS = {"primal": primal, "dual": dual}
@@ -78,11 +84,15 @@ class _Primal:
     def __init__(self, rows, d, tau, rest):
         self._rows, self._d, self._tau, self._rest = rows, d, tau, rest
         self.right = add(rows.multiply_transposed(d), rest)
-        self.gram = rows.gram()
+        (self.gram,) = replicas.total_symmetric([rows.gram()])
+        if replicas.in_sync() > 1:
+            # The others do not see this one's direction.
+            self.refined = None
 
     def energy(self, x):
         rows = self._rows
-        return tf.reduce_sum(rows.multiply(rows.split(rows.side_by_side(x))) ** 2, axis=0)
+        products = rows.multiply(rows.split(rows.side_by_side(x)))
+        return replicas.total(tf.reduce_sum(products**2, axis=0))
 
     def direction(self, inverse):
         return self._solve(inverse, self.right)
@@ -90,6 +100,7 @@ class _Primal:
     def in_float64(self):
         # What rounding leaves of AᵀD outside of the range of Aᵀ is multiplied by τ.
         gram, parts = self._rows.equations_in_float64(self._d)
+        (gram,) = replicas.total_symmetric([gram])
         parts = add(parts, self._rest and [tf.cast(part, tf.float64) for part in self._rest])
 
         def direction(inverse):

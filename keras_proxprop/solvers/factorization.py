@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_proxprop import xla
+from keras_proxprop import replicas, xla
 
 # Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
 # thousandth of the solution; below the second, float64 may have.
@@ -82,7 +82,8 @@ def solution(form, shift):
     # Were `right` asked for in branches only, TensorFlow would move what it comes from there,
     # where XLA on CPU runs convolutions fifty times as long.
     finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in form.right])
-    return tf.cond(trusted | ~finite, lambda: (p, tf.constant(False)), untrusted)
+    taken = replicas.every(trusted | ~finite)
+    return replicas.cond(taken, lambda: (p, tf.constant(False)), untrusted)
 
 
 def _compared_with_rows(factor, form, shift):
@@ -101,12 +102,12 @@ def _compared_with_rows(factor, form, shift):
             return tf.reduce_all(tf.abs(expected - found) <= _TOLERANCE * found)
 
         amplification = tf.reduce_max(expected)
-        harmless = amplification <= unchecked
-        return amplification, tf.cond(harmless, lambda: tf.constant(True), agrees)
+        harmless = replicas.every(amplification <= unchecked)
+        return amplification, replicas.cond(harmless, lambda: tf.constant(True), agrees)
 
     # No eigenvalue of the matrix is below the shift.
     most = tf.reduce_max(diagonal) / shift
-    return tf.cond(most <= unchecked, lambda: (most, tf.constant(True)), compared)
+    return replicas.cond(most <= unchecked, lambda: (most, tf.constant(True)), compared)
 
 
 @xla.traced_once

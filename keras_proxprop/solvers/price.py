@@ -4,6 +4,8 @@ import functools
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
+
 # The inverse of a Cholesky factor takes as long as so many n³ multiply-adds of a matrix
 # product; measured on two cores.
 _FACTORIZE = 4
@@ -62,7 +64,7 @@ def cheapest(rows, prices, batch_known=True):
 
 
 def run_cheapest(rows, prices, run):
-    """Runs the cheapest branch.
+    """Runs the cheapest branch, for the rows of all replicas.
 
     Where the batch size is unknown and no branch is the cheapest at every one, the choice
     is made at run time, by the same count.
@@ -72,18 +74,23 @@ def run_cheapest(rows, prices, run):
         prices: function of a row count that returns `{name: price}`.
         run: function that runs the branch of a name.
     """
-    if not tf.is_tensor(rows.count):
-        return run(cheapest(rows, prices)[0])
+    count = rows.count
+    if not tf.is_tensor(count):
+        count = replicas.total_count(count)
+    if not tf.is_tensor(count):
+        at_count = prices(count)
+        return run(min(at_count, key=at_count.get))
     names = _candidates(rows, prices)
     if len(names) == 1:
         return run(names[0])
-    at_count = prices(tf.cast(rows.count, tf.float32))
+    at_count = prices(tf.cast(replicas.total_count(count), tf.float32))
 
     def choose(first, *others):
         if not others:
             return run(first)
         lowest = functools.reduce(tf.minimum, [at_count[name] for name in others])
-        return tf.cond(at_count[first] <= lowest, lambda: run(first), lambda: choose(*others))
+        cheaper = at_count[first] <= lowest
+        return replicas.cond(cheaper, lambda: run(first), lambda: choose(*others))
 
     return choose(*names)
 

@@ -69,6 +69,21 @@ class Solver(HasConfig):
         form, cost = price.cheapest(rows, prices, batch_known)
         return self.describe(form, rows, columns, cost)
 
+    def traffic(self, rows, columns, batch_known=True):
+        """Returns how many numbers a replica sends in `solve`, the mean over steps.
+
+        Args:
+            rows, columns, batch_known: as in `choice`, the rows those of all replicas.
+        """
+        if rows.closed_form:
+            return rows.closed_traffic
+        prices = functools.partial(self.prices, rows, columns)
+        return self.sent(price.cheapest(rows, prices, batch_known), rows, columns)
+
+    def sent(self, form, rows, columns):
+        """Returns what `traffic` does, of one of the forms."""
+        raise NotImplementedError
+
     def describe(self, form, rows, columns, price):
         """Returns a form's name and price as reports show them."""
         return form, price

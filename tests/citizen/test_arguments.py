@@ -82,6 +82,7 @@ FORMS = {
         "none": lambda: None,
         "full": lambda: CurvatureMemory(0.5, 7, "all"),
     },
+    "cross_replica": {"exact": lambda: "exact", "mean": lambda: "mean"},
     "name": {"none": lambda: None, "mine": lambda: "mine"},
 }
 CASES = [(argument, form) for argument, forms in FORMS.items() for form in forms]
@@ -174,6 +175,8 @@ BAD = {
     "final_layer": (lambda: ProxProp(final_layer=array), "final_layer", repr(array)),
     "exclude": (lambda: ProxProp(exclude=array), "exclude", repr(array)),
     "memory": (lambda: ProxProp(memory=array), "memory", repr(array)),
+    "cross_replica": (lambda: ProxProp(cross_replica=array), "cross_replica", repr(array)),
+    "tape's": (lambda: ImplicitGradientTape(mlp(), cross_replica=3), "cross_replica", "3"),
     "tiny tau": (lambda: ProxProp(tau=1e-39), "tau", "1e-39"),
     "tiny tensor": (lambda: ProxProp(tau=tf.constant(1e-60, "float64")), "tau", "1e-60"),
 }

@@ -1,0 +1,60 @@
+"""What part of the global batch's loss is a replica's: as large as its part of the rows.
+
+Keras multiplies every replica's mean loss by one over their number. Where a last batch does
+not divide evenly, that is not the mean of the batch.
+"""
+
+import contextlib
+import threading
+
+import tensorflow as tf
+from keras.src.losses import loss as of_keras
+
+from keras_proxprop import replicas
+
+_here = threading.local()
+
+
+@contextlib.contextmanager
+def shared_by_rows(count):
+    """Has this replica's losses weighed by its number of rows while the context lasts.
+
+    Args:
+        count: number of rows of the replica, an int tensor.
+    """
+    if replicas.in_sync() > 1:
+        whole = tf.cast(replicas.total(count), tf.float32)
+        _here.share = tf.cast(count, tf.float32) / whole
+    try:
+        yield
+    finally:
+        _here.share = None
+
+
+def unscaled(loss):
+    """Returns the loss of a replica as if it were alone."""
+    return of_keras.unscale_loss_for_distribution(loss)
+
+
+def install():
+    """Makes Keras ask for the share; a second call changes nothing."""
+    if hasattr(of_keras.scale_loss_for_distribution, "_proxprop"):
+        return
+    scale, unscale = (
+        of_keras.scale_loss_for_distribution,
+        of_keras.unscale_loss_for_distribution,
+    )
+
+    def scaled(value):
+        share = getattr(_here, "share", None)
+        return scale(value) if share is None else value * tf.cast(share, value.dtype)
+
+    def unscaled(value):
+        share = getattr(_here, "share", None)
+        if share is None:
+            return unscale(value)
+        return tf.math.divide_no_nan(value, tf.cast(share, value.dtype))
+
+    scaled._proxprop = True
+    of_keras.scale_loss_for_distribution = scaled
+    of_keras.unscale_loss_for_distribution = unscaled

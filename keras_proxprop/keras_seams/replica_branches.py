@@ -1,0 +1,63 @@
+"""Branches of a graph in which the replicas of a strategy may meet."""
+
+import tensorflow as tf
+
+
+def cond_around_replicas(condition, true_fn, false_fn):
+    """Does what `tf.cond` does, around the branches of all replicas.
+
+    Some strategies take no `tf.cond` around what their replicas meet in, so that it goes
+    around all of them, as in Keras's `LossScaleOptimizer`.
+
+    Args:
+        condition: boolean tensor, the same on every replica.
+        true_fn, false_fn: functions that return nests of tensors of the same structure.
+    """
+    if tf.__internal__.distribute.strategy_supports_no_merge_call():
+        return tf.cond(condition, true_fn, false_fn)
+    branches = _Branches(true_fn, false_fn)
+    tf.distribute.get_replica_context().merge_call(_around, args=(condition, branches))
+    return branches.result
+
+
+def of_all_here(value):
+    """Returns what this replica and the others of its worker hold, where all call this."""
+    if tf.__internal__.distribute.strategy_supports_no_merge_call():
+        return (value,)
+
+    def merged(strategy, value):
+        return strategy.experimental_local_results(value)
+
+    return tf.distribute.get_replica_context().merge_call(merged, args=(value,))
+
+
+class _Branches:
+    """What one replica does in the branches, and what comes of it."""
+
+    def __init__(self, true_fn, false_fn):
+        self._functions = {True: true_fn, False: false_fn}
+        self._structure = self.result = None
+
+    def run(self, which):
+        result = self._functions[which]()
+        self._structure = result
+        return tf.nest.flatten(result)
+
+    def end_with(self, tensors):
+        self.result = tf.nest.pack_sequence_as(self._structure, tensors)
+
+
+def _around(strategy, condition, branches):
+    own = strategy.experimental_local_results(branches)
+
+    def branch(which):
+        found = strategy.extended.call_for_each_replica(_Branches.run, (branches, which))
+        found = map(strategy.experimental_local_results, found)
+        # One tensor may be the same for all.
+        found = [parts * (len(own) // len(parts)) for parts in found]
+        return [list(parts) for parts in zip(*found)]
+
+    condition = strategy.experimental_local_results(condition)[0]
+    results = tf.cond(condition, lambda: branch(True), lambda: branch(False))
+    for each, result in zip(own, results):
+        each.end_with(result)
