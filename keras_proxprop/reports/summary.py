@@ -18,6 +18,7 @@ from keras_proxprop.optimizers.proxprop import ProxProp
 from keras_proxprop.plan import Plan
 from keras_proxprop.problem import Problem
 from keras_proxprop.reports.table import table_lines
+from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.solvers.price import backpropagation
 from keras_proxprop.weights import variable_key, variable_of
 
@@ -45,6 +46,7 @@ class LayerReport:
     extra: float = 0.0
     backpropagation: float = 0.0
     rate: float = 1.0
+    sent: float = 0.0
 
     @property
     def cells(self):
@@ -57,6 +59,7 @@ class LayerReport:
             self.solver,
             f"{self.extra / self.backpropagation:.2f}" if implicit else "",
             f"{self.rate:.2g}×" if self.backpropagation else "",
+            f"{self.sent:,.0f}" if self.step != _FROZEN else "",
         )
 
 
@@ -73,6 +76,7 @@ def summary(
     batch_size: int | None = None,
     optimizer: keras.optimizers.Optimizer | None = None,
     print_fn: Callable[[str], object] | None = None,
+    replicas: int | None = None,
 ) -> Summary:
     """Prints which layers of a model take implicit steps, how, and at what cost.
 
@@ -89,23 +93,27 @@ def summary(
         optimizer: the `ProxProp` to report for. Defaults to `None`: the one that the
             model is compiled with, or else `ProxProp()`.
         print_fn: function that is called with every line. Defaults to `None`: `print`.
+        replicas: int, over how many replicas of a `tf.distribute` strategy `batch_size` items
+            are spread. With more than one the table says how many bytes the replicas reduce
+            or gather for each layer in a step, the mean over steps. Defaults to `None`: one.
 
     Returns:
         The rows as a tuple of dataclasses with the attributes `name`, `kind`, `weights`,
-        `step`, `rows`, `features`, `solver`, `extra`, `backpropagation` and `rate`. `extra`
-        and `backpropagation` are counted in multiply-adds.
+        `step`, `rows`, `features`, `solver`, `extra`, `backpropagation`, `rate` and `sent`.
+        `extra` and `backpropagation` are counted in multiply-adds, `sent` in bytes.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`, or `optimizer` is not a `ProxProp`.
-        ValueError: if `batch_size` is not an int of at least 1, or the shapes of the model's
-            inputs are not known.
+        ValueError: if `batch_size` or `replicas` is not an int of at least 1, or the shapes
+            of the model's inputs are not known.
 
     Example:
 
     >>> rows = keras_proxprop.summary(model, batch_size=64)
     >>> [row.name for row in rows if row.step == "implicit"]
     """
-    reports = Summary(layer_reports(model, batch_size, optimizer))
+    replicas = _check_number("replicas", replicas, 1)
+    reports = Summary(layer_reports(model, batch_size, optimizer, replicas))
     head = (
         "Layer (type)",
         "Weights",
@@ -114,8 +122,11 @@ def summary(
         "Solver",
         "Extra cost",
         "Rate",
+        "Bytes a step",
     )
     table = [head, *(report.cells for report in reports)]
+    if replicas == 1:
+        table = [cells[:-1] for cells in table]
     weights = sum(r.weights for r in reports if r.step != _FROZEN)
     implicit = sum(r.weights for r in reports if r.step == "implicit")
     extra = sum(r.extra for r in reports)
@@ -130,7 +141,7 @@ def summary(
     return reports
 
 
-def layer_reports(model, batch_size=None, optimizer=None):
+def layer_reports(model, batch_size=None, optimizer=None, replicas=1):
     """Returns the rows of `summary`, a list of `LayerReport`."""
     if optimizer is not None and find_proxprop(optimizer) is None:
         raise TypeError(
@@ -139,12 +150,14 @@ def layer_reports(model, batch_size=None, optimizer=None):
         )
     proxprop = find_proxprop(optimizer or getattr(model, "optimizer", None)) or ProxProp()
     plan = Plan(model, **proxprop.plan_arguments())
-    args, kwargs, batch_known = _call_of(model, _check_batch_size(batch_size))
+    args, kwargs, batch_known = _call_of(
+        model, _check_number("batch_size", batch_size, _KERAS_BATCH_SIZE)
+    )
 
     def read(recorder):
         plan.check_exclude_matches()
         of_layer = {}
-        for member, parts in _member_reports(plan, recorder, proxprop, batch_known):
+        for member, parts in _member_reports(plan, recorder, proxprop, batch_known, replicas):
             of_layer.setdefault(id(member.block.layer), []).append((member, parts))
         # A recurrent layer's weights are its cell's, which goes by the layer's name.
         shown = {
@@ -162,7 +175,8 @@ def layer_reports(model, batch_size=None, optimizer=None):
             left = [v for v in trained if v.trainable and variable_key(v) not in solved]
             if left:
                 why = _ANOTHER_MAP if found else plan.reason_without_member(recorder, layer)
-                reports.append(_report(name, left, f"explicit: {why}"))
+                sent = {"sent": _gradient_bytes(left)} if replicas > 1 else {}
+                reports.append(_report(name, left, f"explicit: {why}", **sent))
             elif trained and not any(v.trainable for v in trained):
                 reports.append(_report(name, trained, _FROZEN))
         return reports
@@ -170,7 +184,7 @@ def layer_reports(model, batch_size=None, optimizer=None):
     return trace_call(model, plan.block, args, kwargs, read)
 
 
-def _member_reports(plan, recorder, proxprop, batch_known):
+def _member_reports(plan, recorder, proxprop, batch_known, replicas):
     """Yields every `Member` of a recorded forward pass with its `LayerReport`."""
     members = plan.without_tied(recorder, plan.members(recorder))
     explicit = [Problem([member]) for member in members if member.why is not None]
@@ -178,6 +192,9 @@ def _member_reports(plan, recorder, proxprop, batch_known):
         rows = problem.rows()
         solver, why = plan.solver(problem, rows), problem.members[0].why
         form, extra = solver.choice(rows, problem.columns, batch_known)
+        sent = 0
+        if replicas > 1 and why is None and proxprop.cross_replica == "exact":
+            sent = solver.traffic(rows, problem.columns, batch_known) * rows.dtype.size
         for member in problem.members:
             columns, layer = member.block.columns, member.block.reported_as
             own = {"backpropagation": backpropagation(rows, columns, rows.count)}
@@ -192,8 +209,20 @@ def _member_reports(plan, recorder, proxprop, batch_known):
                 # Layers that share a Gram matrix share its price.
                 own |= {"rows": rows.count, "features": rows.features, "solver": form}
                 own["extra"] = extra * columns / problem.columns
+            if replicas > 1:
+                own["sent"] = _gradient_bytes(member.weights, rows)
+                own["sent"] += sent * columns / problem.columns
             step = "implicit" if why is None else f"explicit: {why}"
             yield member, _report(layer, member.weights, step, **own)
+
+
+def _gradient_bytes(variables, rows=None):
+    """Returns the bytes of gradients, as replicas add them up with any optimizer."""
+    if isinstance(rows, OneHotRows):
+        # Slices: a row and its place for every lookup.
+        width = next(iter(variables)).shape[-1]
+        return rows.count * (width * rows.dtype.size + rows.indices.dtype.size)
+    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
 
 
 def _report(layer, variables, step, **others):
@@ -201,16 +230,15 @@ def _report(layer, variables, step, **others):
     return LayerReport(layer.name, type(layer).__name__, weights, step, **others)
 
 
-def _check_batch_size(batch_size):
-    if batch_size is None:
-        return _KERAS_BATCH_SIZE
-    whole = isinstance(batch_size, numbers.Integral) and not isinstance(batch_size, bool)
-    if not whole or batch_size < 1:
+def _check_number(name, value, default):
+    if value is None:
+        return default
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
         raise ValueError(
-            "Argument `batch_size` must be an integer of at least 1. "
-            f"Received: batch_size={batch_size!r}"
+            f"Argument `{name}` must be an integer of at least 1. Received: {name}={value!r}"
         )
-    return int(batch_size)
+    return int(value)
 
 
 def _call_of(model, batch_size):

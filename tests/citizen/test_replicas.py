@@ -1,5 +1,8 @@
 """What n replicas add up to is what one device makes of the concatenated batch."""
 
+import ast
+
+import numpy as np
 import pytest
 from scenarios import python
 
@@ -129,3 +132,83 @@ def test_directions_of_replicas_add_up_to_that_of_the_global_batch(number):
     errors = {case: float(error) for error, case in (line.split(maxsplit=1) for line in said)}
     assert len(errors) > 60
     assert {case: e for case, e in errors.items() if not e < 1e-4} == {}
+
+
+# Bytes are noted as they are handed to `all_reduce` and `all_gather`, where a step runs.
+TRAFFIC = """
+from keras_proxprop import CurvatureMemory, ProxProp, solvers, summary
+
+sent = []
+
+
+def counted(send):
+    def send_and_note(self, *args, **kwargs):
+        # `all_reduce` takes the kind of the reduction first.
+        values = next(arg for arg in args if not isinstance(arg, tf.distribute.ReduceOp))
+        for value in tf.nest.flatten(values):
+            size = tf.size(value) * value.dtype.size
+            tf.numpy_function(lambda size: sent.append(int(size)), [size], [])
+        return send(self, *args, **kwargs)
+
+    return send_and_note
+
+
+context = tf.distribute.ReplicaContext
+context.all_reduce, context.all_gather = map(counted, (context.all_reduce, context.all_gather))
+
+
+class Count(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.bytes = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        sent.clear()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bytes.append(sum(sent) // number)
+
+
+def bytes_of(optimizer, steps=1):
+    with strategy.scope():
+        layers = [L.Conv1D(3, 3), L.Flatten(), L.Dense(6, "tanh"), L.Dense(2)]
+        model = keras.Sequential([keras.Input((7, 4)), *layers])
+        model.compile(optimizer, "mse", jit_compile=False)
+    x, y = np.zeros((8, 7, 4), "float32"), np.zeros((8, 2), "float32")
+    count = Count()
+    model.fit(x, y, epochs=steps, verbose=0, callbacks=[count])
+    if not isinstance(optimizer, ProxProp):
+        return count.bytes
+    rows = summary(model, 8, replicas=number, print_fn=lambda line: None)
+    return count.bytes, [row.sent for row in rows]
+
+
+memory = {"memory": CurvatureMemory(layers="all", refresh_every=3)}
+print(bytes_of(keras.optimizers.SGD()))
+print(bytes_of(ProxProp("sgd", **memory), 16))
+print(bytes_of(ProxProp("sgd", **memory, cross_replica="mean")))
+print(bytes_of(ProxProp("sgd", memory=None, solver=solvers.Exact("primal"))))
+print(bytes_of(ProxProp("sgd", memory=None, solver=solvers.Exact("dual"))))
+"""
+
+
+def test_a_steady_step_sends_what_adam_sends_and_a_refresh_upper_triangles_once():
+    said = [ast.literal_eval(line) for line in python(REPLICAS + TRAFFIC, 2).splitlines()]
+    ((plain,), (memory, sent), (mean, _), (primal, by_primal), (dual, by_dual)) = said
+    weights = [3 * 4 * 3 + 3, 15 * 6 + 6, 6 * 2 + 2]
+    assert plain == 4 * sum(weights)
+    # And numbers of four bytes: the batch's rows, and whether the directions are finite.
+    steady = plain + 2 * 4
+    # Upper triangles, and the number of rows of each of the two layers.
+    triangles = [13 * 14 // 2, 16 * 17 // 2]
+    refresh = 4 * sum(triangles) + 2 * 8
+    assert set(memory) == {steady, steady + refresh} and memory[0] == steady + refresh
+    explicit = 4 * weights[2]
+    averages = [4 * w + 4 * t / 3 for w, t in zip(weights, triangles)]
+    np.testing.assert_allclose(sent, [*averages, explicit])
+    assert mean == [steady]
+    assert by_primal == [*(4 * (w + t) for w, t in zip(weights, triangles)), explicit]
+    # A replica hands over its half of the rows.
+    rows = [8 * 5 * 12, 8 * 15]
+    assert by_dual == [*(4 * (w + r) for w, r in zip(weights, rows)), explicit]
+    assert 0 < primal[0] - sum(by_primal) < 100
+    assert 0 < dual[0] - 4 * (sum(weights) + sum(rows) // 2) < 100
