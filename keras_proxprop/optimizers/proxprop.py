@@ -8,7 +8,13 @@ import tensorflow as tf
 
 from keras_proxprop import replicas, solvers, tape
 from keras_proxprop.exclude import Exclude, check_exclude, exclude_config, exclude_from_config
-from keras_proxprop.keras_seams import loss_scale, loss_share, provenance, train_step
+from keras_proxprop.keras_seams import (
+    distributed_fit,
+    loss_scale,
+    loss_share,
+    provenance,
+    train_step,
+)
 from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.memory.curvature_memory import CurvatureMemory, check_memory
@@ -93,7 +99,7 @@ class ProxProp(OptimizerWrapper):
         self,
         inner_optimizer: str | dict | keras.optimizers.Optimizer | None = None,
         learning_rate: LearningRate | None = None,
-        tau: float | str | Schedule = "auto",
+        tau: float | str | keras.optimizers.schedules.LearningRateSchedule = "auto",
         solver: str | Solver = "auto",
         final_layer: str = "explicit",
         exclude: Exclude = (),
@@ -102,6 +108,7 @@ class ProxProp(OptimizerWrapper):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        distributed_fit.check_strategy(tf.distribute.get_strategy())
         tau = check_tau(tau)
         solver = solvers._get(solver)
         final_layer = check_final_layer(final_layer)
@@ -126,6 +133,7 @@ class ProxProp(OptimizerWrapper):
         train_step.install()
         loss_scale.install()
         loss_share.install()
+        distributed_fit.install()
 
     @property
     def tau(self):

@@ -11,8 +11,6 @@ from scenarios import pythons
 from keras_proxprop.memory.averaged_gram import KEPT
 
 WORKERS = 2
-# Of Keras's own `fit`: it cannot be used here. It fails under this strategy with any
-# optimizer, Adam too, where it asks the first batch for its shape.
 TRAIN = """
 import sys
 import tensorflow as tf

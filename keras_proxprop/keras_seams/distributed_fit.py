@@ -1,0 +1,92 @@
+"""What keeps Keras's `fit` from running where replicas have unequal parts of the first batch,
+are spread over several workers, or accumulate gradients. It fails there with any optimizer;
+here it is mended."""
+
+import functools
+
+import keras
+import tensorflow as tf
+from keras.src.backend.tensorflow import trainer as of_keras
+from keras.src.optimizers import base_optimizer
+
+from keras_proxprop.keras_seams.replica_branches import cond_around_replicas
+
+
+def check_strategy(strategy):
+    """Raises where a `ProxProp` does not train with a `tf.distribute.Strategy`."""
+    distribute = tf.distribute
+    if isinstance(strategy, distribute.ParameterServerStrategy):
+        raise ValueError(
+            "ProxProp does not train under a ParameterServerStrategy: workers step there each "
+            "by itself, and no batch is the batch of all. Use a MirroredStrategy, or a "
+            f"MultiWorkerMirroredStrategy. Received: strategy={strategy!r}"
+        )
+    if isinstance(strategy, (distribute.TPUStrategy, distribute.experimental.TPUStrategy)):
+        raise ValueError(
+            "ProxProp does not train under a TPUStrategy: it was never run on a TPU, and "
+            "needs float64 there, where float32 does not do. Use a MirroredStrategy, or a "
+            f"MultiWorkerMirroredStrategy. Received: strategy={strategy!r}"
+        )
+    if keras.distribution.distribution() is not None:
+        raise ValueError(
+            "Keras's own distribution does nothing on TensorFlow: the model would train on "
+            "one device. Use a MirroredStrategy, or a MultiWorkerMirroredStrategy. "
+            f"Received: distribution={keras.distribution.distribution()!r}"
+        )
+
+
+def install():
+    """Mends all of it; a second call changes nothing."""
+    trainer = of_keras.TensorFlowTrainer
+    if hasattr(trainer._maybe_symbolic_build, "_proxprop"):
+        return
+    build, reduce = trainer._maybe_symbolic_build, of_keras.reduce_per_replica
+
+    @functools.wraps(build)
+    def build_from_own_part(self, iterator=None, data_batch=None):
+        """Keras adds up the replicas' parts of the first batch, which are not alike, and are
+        not all here."""
+        # As the optimizer calls `install`.
+        from keras_proxprop.optimizers.finding import find_proxprop
+
+        compiled = find_proxprop(getattr(self, "optimizer", None)) is not None
+        if compiled:
+            check_strategy(self.distribute_strategy)
+        if iterator is not None and self._distribute_strategy is not None and compiled:
+            results = self._distribute_strategy.experimental_local_results
+            for _, _, batches in iterator:
+                batch = next(batches)
+                data_batch = tf.nest.map_structure(lambda part: results(part)[0], batch)
+                iterator = None
+                break
+        return build(self, iterator=iterator, data_batch=data_batch)
+
+    @functools.wraps(reduce)
+    def reduce_scalars(values, strategy, reduction):
+        """Of a worker's scalars Keras takes the mean along an axis, which they have not."""
+        mean = reduction in ("auto", "mean")
+        if not (mean and of_keras._collective_all_reduce_multi_worker(strategy)):
+            return reduce(values, strategy, reduction)
+        return keras.tree.map_structure(
+            lambda value: strategy.reduce("MEAN", value, axis=None), values
+        )
+
+    build_from_own_part._proxprop = True
+    trainer._maybe_symbolic_build = build_from_own_part
+    of_keras.reduce_per_replica = reduce_scalars
+    base_optimizer.ops = _Ops()
+
+
+class _Ops:
+    """Keras's operations, as its optimizers see them, with a `cond` that replicas meet in."""
+
+    def __getattr__(self, name):
+        return getattr(keras.ops, name)
+
+    @staticmethod
+    def cond(pred, true_fn, false_fn):
+        if not tf.distribute.has_strategy() or tf.distribute.in_cross_replica_context():
+            return keras.ops.cond(pred, true_fn, false_fn)
+        # Keras's accumulation of gradients has no results in its branches.
+        pred = tf.convert_to_tensor(pred)
+        return cond_around_replicas(pred, lambda: true_fn() or (), lambda: false_fn() or ())
