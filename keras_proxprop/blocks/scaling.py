@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block, product
 from keras_proxprop.hiding import hidden
-from keras_proxprop.keras_seams.layers import native
 from keras_proxprop.keras_seams.own_call import Run
 from keras_proxprop.rows.arrays import size, working_dtype
 from keras_proxprop.rows.scaling import ScalingRows, SlopeRows
@@ -34,10 +33,6 @@ class ScalingBlock(Block):
         weights = cls._weights(layer)
         if not weights:
             return "no weights"
-        strategy = getattr(native(weights[0]), "distribute_strategy", None)
-        if getattr(layer, "synchronized", False) and strategy is not None:
-            if strategy.num_replicas_in_sync > 1:
-                return "synchronized across replicas"
         return None if weights[0].trainable else "its scale is frozen"
 
     @classmethod

@@ -6,7 +6,6 @@ once, by automatic differentiation; what a block makes of it is not asked, only 
 
 import functools
 import inspect
-import types
 
 import keras
 import numpy as np
@@ -283,17 +282,6 @@ def test_gram_of_patches_is_the_same_image_by_image(name, monkeypatch):
     assert_close(rows.equations_in_float64(d)[0], whole, EXACT)
     monkeypatch.setattr("keras_proxprop.rows.grouped_patches._PATCH_NUMBERS", 0)
     assert_close(tf.function(rows.gram, jit_compile=True)(), whole, EXACT)
-
-
-def test_what_is_synchronized_across_replicas_steps_explicitly(monkeypatch):
-    layer = layers.BatchNormalization(synchronized=True)
-    layer.build((None, 3))
-    assert find_block(layer)[0]
-    mirrored = types.SimpleNamespace(
-        distribute_strategy=types.SimpleNamespace(num_replicas_in_sync=2)
-    )
-    monkeypatch.setattr(layer.gamma, "_value", mirrored)
-    assert find_block(layer) == (None, "synchronized across replicas")
 
 
 def test_embedding_directions_are_as_sparse_as_gradients():

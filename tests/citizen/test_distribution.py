@@ -76,6 +76,7 @@ def compiled():
         L.LSTM(5, return_sequences=True),
         L.EinsumDense("abc,bcd->abd", (5, 3)),
         L.Dense(30, "tanh", kernel_regularizer="l2"),
+        L.BatchNormalization(synchronized=True),
         L.Dense(2),
     ]
     model = keras.Sequential([keras.Input((7,)), *layers])
@@ -156,3 +157,28 @@ print("equal")
 
 def test_the_mean_of_replicas_is_exact_where_their_rows_are_alike():
     assert "equal" in python(SETUP + MEAN)
+
+
+ACCUMULATED = """
+x = np.random.default_rng(0).normal(size=(19, 5)).astype("float32")
+
+
+def trained():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((5,)), L.Dense(4, "tanh"), L.Dense(2)])
+    sgd = keras.optimizers.SGD(0.5, gradient_accumulation_steps=2)
+    model.compile(ProxProp(sgd, memory=None, solver="cg"), "mse", jit_compile=False)
+    model.fit(x, np.tanh(x[:, :2]), batch_size=8, epochs=4, shuffle=False, verbose=0)
+    return weights_of(model)
+
+
+alone = trained()
+with strategy.scope():
+    together = trained()
+assert_close_weights(together, alone, 1e-4)
+print("equal")
+"""
+
+
+def test_two_replicas_accumulate_directions_as_one_device_does():
+    assert "equal" in python(SETUP + ACCUMULATED)

@@ -69,6 +69,7 @@ KINDS = {
     "LayerNormalization": (sequence, L.LayerNormalization()),
     "GroupNormalization": (images, L.GroupNormalization(2)),
     "RMSNormalization": (sequence, L.RMSNormalization()),
+    "BatchNormalization": (sequence, L.BatchNormalization(synchronized=True)),
     "PReLU": (images, L.PReLU(shared_axes=[1, 2])),
 }
 SOLVERS = {
