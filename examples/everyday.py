@@ -19,7 +19,8 @@ number, so that other work on the machine changes nothing but how long one waits
 
 Every run is in `runs.csv` at once; started again, the program does what is missing. Where an
 optimizer has changed since, delete its rows. In the end it prints a table and makes a picture,
-which `--report` does with the results that are there.
+which `--report` does with the results that are there. `--short` prints the README's table and
+draws its picture.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from parts import results
 from parts.everyday_contenders import ALL, CONTENDERS, best, learning_rate, trials
 from parts.everyday_report import report
 from parts.everyday_run import train
+from parts.everyday_short import short
 from parts.everyday_tasks import TASKS
 
 _QUICK_STEPS = 3
@@ -152,6 +154,7 @@ def parsed(argv):
     )
     parser.add_argument("--part", type=_part, default=(1, 1), help="every n-th task: i/n")
     parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--short", action="store_true", help="only the README's table")
     quick = f"{_QUICK_STEPS} steps at one learning rate, one seed"
     parser.add_argument("--quick", action="store_true", help=quick)
     out = pathlib.Path(__file__).parent / "benchmarks" / "everyday"
@@ -165,6 +168,9 @@ def main(argv=None):
     args = parsed(argv)
     benchmark = Benchmark(args)
     i, n = args.part
+    if args.short:
+        print(short(benchmark.rows(), args.out))
+        return
     if not args.report:
         for budget in args.budgets:
             for task in args.tasks[i - 1 :: n]:

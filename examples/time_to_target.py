@@ -17,8 +17,7 @@ of the clock, as are compilation and two steps to warm up, after which all is se
 Every turn of a finished run is in `runs.csv` at once; started again, the program does what is
 missing. With its defaults it takes about three hours on two cores. In the end `summary.csv`
 gets a row per run, which the tables are made of, and the curves are plotted. `--report` does
-only that, with what the two files have. `--short` only prints the README's table, from
-`summary.csv`.
+only that, with what the two files have.
 
 kfac-jax needs an environment of its own, which the program uses where it finds it, and
 trains networks of Dense layers only. It always compiles with XLA; others do with `--jit`.
@@ -35,7 +34,6 @@ import keras
 from parts import command_line, datasets, results
 from parts.contenders import CONTENDERS, TASKS, text, trials, tuned
 from parts.kfac_run import KfacRun, how_to_install
-from parts.short_table import short_table
 from parts.target_report import RUN, report, summaries
 from parts.training import Run
 
@@ -169,7 +167,6 @@ def parsed(argv):
     parser.add_argument("--budget", type=float, default=30.0, help="seconds per run")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all budgets")
     parser.add_argument("--tuning", type=float, default=0.3, help="a tuning run's share of it")
-    parser.add_argument("--short", action="store_true", help="only print the README's table")
     parser.add_argument(
         "--kfac-python", type=pathlib.Path, help="default: OUT/kfac/bin/python"
     )
@@ -180,8 +177,7 @@ def parsed(argv):
     args.kfac_python = args.kfac_python or args.out / "kfac" / "bin" / "python"
     if "adam" not in args.optimizer:
         args.optimizer.insert(0, "adam")
-    reports = args.report or args.short
-    if "kfac-jax" in args.optimizer and not args.kfac_python.exists() and not reports:
+    if "kfac-jax" in args.optimizer and not args.kfac_python.exists() and not args.report:
         args.optimizer.remove("kfac-jax")
         print(f"kfac-jax is left out. To have it:\n    {how_to_install(args.kfac_python)}\n")
     return args
@@ -189,10 +185,6 @@ def parsed(argv):
 
 def main(argv=None):
     args = parsed(argv)
-    if args.short:
-        rows = results.read(args.out / "summary.csv")
-        print(short_table(rows, ("mlp64", "mlp500", "convnet", "resnet", "vit")))
-        return
     benchmark = Benchmark(args)
     if not args.report:
         for task in args.task:

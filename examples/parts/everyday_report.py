@@ -49,12 +49,13 @@ class Outcome:
         for seed, row in self.of_seed.items():
             if seed in peer.of_seed:
                 target = peer.of_seed[seed]["loss"]
-                there = reached(_curve(peer.of_seed[seed]), target, "seconds")
-                ratios.append(reached(_curve(row), target, "seconds") / there)
+                there = reached(curve(peer.of_seed[seed]), target, "seconds")
+                ratios.append(reached(curve(row), target, "seconds") / there)
         return median(ratios) if ratios else math.nan
 
 
-def _curve(row):
+def curve(row):
+    """Returns what a run's loss was, a dict with step, seconds and loss per evaluation."""
     points = [map(float, point.split()) for point in row["curve"].split(";")]
     return [dict(zip(("step", "seconds", "loss"), point)) for point in points]
 
@@ -66,7 +67,7 @@ def report(rows, folder):
         rows: of all runs.
         folder: for the picture.
     """
-    found = {task: _Task(own) for task, own in grouped(rows, "task").items()}
+    found = {task: Compared(own) for task, own in grouped(rows, "task").items()}
     budget, quick = rows[0]["budget"], "_quick" * rows[0]["quick"]
     full = {name: task for name, task in found.items() if task.ours and task.peer("adam")}
     title = "Everyday tasks" + ("" if budget == 1 else f", {budget:g} of the steps")
@@ -95,7 +96,7 @@ _FLOORS = (
 )
 
 
-class _Task:
+class Compared:
     """What all contenders came to on one task."""
 
     def __init__(self, rows):
@@ -137,7 +138,7 @@ class _Floors:
     """What the floors are about, on one task.
 
     Args:
-        task: `_Task` that has ours, Adam and peers.
+        task: `Compared` that has ours, Adam and peers.
     """
 
     def __init__(self, task):

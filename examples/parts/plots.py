@@ -11,6 +11,7 @@ from parts.results import grouped, median
 
 _LABELS = {
     "epoch": "epoch",
+    "step": "steps",
     "seconds": "seconds of training",
     "loss": "training loss",
     "val_loss": "validation loss",

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from keras_proxprop.keras_seams import recording
-from keras_proxprop.keras_seams.layers import built_shapes, layers_of, own_variables
+from keras_proxprop.keras_seams.layers import layers_of, own_variables
 from keras_proxprop.keras_seams.optimizer_state import optimizer_of
 from keras_proxprop.keras_seams.scratch import trace_call
 from keras_proxprop.optimizers.finding import find_proxprop
@@ -17,6 +16,7 @@ from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.proxprop import ProxProp
 from keras_proxprop.plan import Plan
 from keras_proxprop.problem import Problem
+from keras_proxprop.reports.nominal_call import call_of
 from keras_proxprop.reports.table import table_lines
 from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.solvers.price import backpropagation
@@ -24,10 +24,7 @@ from keras_proxprop.weights import variable_key, variable_of
 
 # What `fit` takes where it is not told a batch size.
 _KERAS_BATCH_SIZE = 32
-# What an axis of unknown length is reported for.
-_NOMINAL_LENGTH = 64
 _FROZEN = "frozen"
-_SPECS = tf.TensorSpec, tf.SparseTensorSpec, tf.RaggedTensorSpec
 # Why a variable of a layer that steps implicitly does not.
 _ANOTHER_MAP = "outside of the layer's linear map"
 
@@ -150,7 +147,7 @@ def layer_reports(model, batch_size=None, optimizer=None, replicas=1):
         )
     proxprop = find_proxprop(optimizer or getattr(model, "optimizer", None)) or ProxProp()
     plan = Plan(model, **proxprop.plan_arguments())
-    args, kwargs, batch_known = _call_of(
+    args, kwargs, batch_known = call_of(
         model, _check_number("batch_size", batch_size, _KERAS_BATCH_SIZE)
     )
 
@@ -239,51 +236,3 @@ def _check_number(name, value, default):
             f"Argument `{name}` must be an integer of at least 1. Received: {name}={value!r}"
         )
     return int(value)
-
-
-def _call_of(model, batch_size):
-    """Returns `args` and `kwargs` of a call of the model, tensors as `tf.TypeSpec`, and
-    whether `fit` knows the batch size when it traces a step."""
-
-    def spec(shape, dtype, sparse=False):
-        lengths = [_NOMINAL_LENGTH if length is None else length for length in shape[1:]]
-        kind = tf.SparseTensorSpec if sparse else tf.TensorSpec
-        return kind([batch_size, *lengths], dtype)
-
-    def built_for(shapes):
-        if isinstance(shapes, dict):
-            return {name: built_for(shape) for name, shape in shapes.items()}
-        if any(isinstance(shape, (tuple, list, dict)) for shape in shapes):
-            return [built_for(shape) for shape in shapes]
-        return spec(shapes, model.input_dtype)
-
-    def is_batch(x):
-        return isinstance(x, _SPECS) and x.shape.rank
-
-    def resized(x):
-        if not is_batch(x):
-            return x
-        if isinstance(x, tf.RaggedTensorSpec):
-            return tf.RaggedTensorSpec([batch_size, *x.shape[1:]], x.dtype, x.ragged_rank)
-        return spec(x.shape, x.dtype, isinstance(x, tf.SparseTensorSpec))
-
-    def of_input(x):
-        if getattr(x, "ragged", False):
-            return tf.RaggedTensorSpec([batch_size, *x.shape[1:]], x.dtype, x.ragged_rank)
-        return spec(x.shape, x.dtype, x.sparse)
-
-    last = recording.last_call.get(model, ((), {}))
-    batches = {x.shape[0] for x in tf.nest.flatten(last) if is_batch(x)}
-    batch_known = bool(batches) and None not in batches
-    if getattr(model, "inputs", None):
-        inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-        return (keras.tree.map_structure(of_input, inputs),), {}, batch_known
-    if model in recording.last_call:
-        return *tf.nest.map_structure(resized, last), batch_known
-    shapes = built_shapes(model)
-    if not shapes:
-        raise ValueError(
-            f"The input shapes of model {model.name!r} are not known: build it with "
-            "`model.build(input_shape)`, or train it for a step, before `summary`."
-        )
-    return tuple(built_for(shape) for shape in shapes.values()), {}, batch_known

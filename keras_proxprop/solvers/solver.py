@@ -78,7 +78,8 @@ class Solver(HasConfig):
         if rows.closed_form:
             return rows.closed_traffic
         prices = functools.partial(self.prices, rows, columns)
-        return self.sent(price.cheapest(rows, prices, batch_known), rows, columns)
+        form, _ = price.cheapest(rows, prices, batch_known)
+        return self.sent(form, rows, columns)
 
     def sent(self, form, rows, columns):
         """Returns what `traffic` does, of one of the forms."""

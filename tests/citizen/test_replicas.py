@@ -130,9 +130,12 @@ for name, (shape, layer) in KINDS.items():
 @pytest.mark.parametrize("number", [2, 4])
 def test_directions_of_replicas_add_up_to_that_of_the_global_batch(number):
     said = python(REPLICAS + KINDS, number).splitlines()
-    errors = {case: float(error) for error, case in (line.split(maxsplit=1) for line in said)}
-    assert len(errors) > 60
-    assert {case: e for case, e in errors.items() if not e < 1e-4} == {}
+    said = [line.split(maxsplit=1) for line in said if not line.startswith("empty")]
+    errors = {case: float(error) for error, case in said}
+    assert len(errors) > {2: 60, 4: 30}[number]
+    # Some problems have few rows and are solved in float32, in another order: what is left out
+    # or counted twice is wrong by more than a tenth.
+    assert {case: e for case, e in errors.items() if not e < 1e-3} == {}
 
 
 # Bytes are noted as they are handed to `all_reduce` and `all_gather`, where a step runs.
