@@ -20,6 +20,9 @@ _UNITS = 70.0
 _ITEMS = 64
 _EXPONENT = 1 / 4
 _SHORTEST, _LONGEST = 1 / 4, 4.0
+# In wider problems than this the change of a preactivation would grow as the root of the
+# number of features: so many weights are moved the same way.
+_FEATURES = 128
 # The root mean square of a step in units of the learning rate is at most this: what follows
 # on a batch much unlike those before is no step of a dozen times the usual length.
 _LARGEST = 2.0
@@ -37,6 +40,8 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
       size is the root of the mean square when the optimizer is built, but at most that of
       weights drawn as Glorot and Bengio draw them, `sqrt(2 / (features + columns))`, which it
       is for weights of zeros, too. So one learning rate does for narrow and for wide layers.
+      With implicit directions it is `sqrt(128 / features)` of that where there are more
+      features, as in a wide layer all weights of a column are moved at once.
       Embeddings, which begin small however wide they are, have their present size where that
       is larger.
     - There is no momentum, and no need for a schedule. Steps are made with points `z`; `x` is
@@ -141,6 +146,8 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         own = tf.where(first > 0, tf.minimum(first, glorot), glorot)
         if size.lookup:
             own = tf.maximum(own, _root_mean_square(variable))
+        if size.implicit and not size.lookup:
+            own *= min(1.0, math.sqrt(_FEATURES / size.features))
         return _UNITS * items * own
 
     def get_config(self):

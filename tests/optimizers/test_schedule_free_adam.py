@@ -114,29 +114,37 @@ def test_inside_of_a_loss_scale_optimizer():
 
 @pytest.mark.parametrize("items, factor", [(0.01, 1 / 4), (4, 1 / 2), (64, 1), (10**6, 4)])
 def test_a_step_grows_as_the_fourth_root_of_the_batch_size_within_limits(items, factor):
-    optimizer, variable = ScheduleFreeAdam(), keras.Variable(tf.zeros([150, 50]))
+    optimizer, variable = ScheduleFreeAdam(), keras.Variable(tf.zeros([100, 100]))
     for rows in (3 * items, tf.constant(3.0 * items)):
-        size = ProblemSize(rows, 3, features=150, columns=50, implicit=True)
+        size = ProblemSize(rows, 3, features=100, columns=100, implicit=True)
         assert_close(optimizer.factor(size, variable), factor * 70 * np.sqrt(2 / 200), 1e-6)
 
 
 @pytest.mark.parametrize("first, used", [(0.0, 0.1), (0.02, 0.02), (0.5, 0.1)])
 def test_a_step_is_a_share_of_the_first_size(first, used):
-    variable = keras.Variable(first * tf.ones([150, 50]))
+    variable = keras.Variable(first * tf.ones([100, 100]))
     optimizer = ScheduleFreeAdam()
-    size = ProblemSize(64, 1, features=150, columns=50, implicit=True)
+    size = ProblemSize(64, 1, features=100, columns=100, implicit=True)
     assert_close(optimizer.factor(size, variable), 70 * used, 1e-6)
     optimizer.build([variable])
-    variable.assign(7 * tf.ones([150, 50]))
+    variable.assign(7 * tf.ones([100, 100]))
     assert_close(optimizer.factor(size, variable), 70 * used, 1e-6)
+
+
+@pytest.mark.parametrize("implicit, lookup", [(True, False), (False, False), (True, True)])
+def test_steps_are_shorter_in_wide_problems_with_implicit_directions(implicit, lookup):
+    optimizer, variable = ScheduleFreeAdam(), keras.Variable(0.02 * tf.ones([512, 88]))
+    size = ProblemSize(64, 1, features=512, columns=88, implicit=implicit, lookup=lookup)
+    shorter = 1 / 2 if implicit and not lookup else 1
+    assert_close(optimizer.factor(size, variable), shorter * 70 * 0.02, 1e-6)
 
 
 def test_an_embedding_steps_by_its_present_size_where_that_is_larger():
-    optimizer, variable = ScheduleFreeAdam(), keras.Variable(0.02 * tf.ones([150, 50]))
-    size = ProblemSize(64, 1, features=150, columns=50, implicit=True, lookup=True)
+    optimizer, variable = ScheduleFreeAdam(), keras.Variable(0.02 * tf.ones([100, 100]))
+    size = ProblemSize(64, 1, features=100, columns=100, implicit=True, lookup=True)
     optimizer.build([variable])
     for now, used in ((0.02, 0.02), (0.01, 0.02), (7.0, 7.0)):
-        variable.assign(now * tf.ones([150, 50]))
+        variable.assign(now * tf.ones([100, 100]))
         assert_close(optimizer.factor(size, variable), 70 * used, 1e-6)
 
 
