@@ -53,8 +53,8 @@ MUTATIONS = [
     Mutation(
         "tau for 1/tau in a closed form",
         "rows/one_hot.py",
-        "self.counts() + 1 / tau",
-        "self.counts() + tau",
+        "replicas.total(self.counts()) + 1 / tau",
+        "replicas.total(self.counts()) + tau",
         "test_more_blocks.py dense_solve and embedding",
     ),
     Mutation(
