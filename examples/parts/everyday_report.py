@@ -48,8 +48,10 @@ class Outcome:
         ratios = []
         for seed, row in self.of_seed.items():
             if seed in peer.of_seed:
-                target = peer.of_seed[seed]["loss"]
-                there = reached(curve(peer.of_seed[seed]), target, "seconds")
+                # As its curve has it, which is rounded.
+                points = curve(peer.of_seed[seed])
+                target = points[-1]["loss"]
+                there = reached(points, target, "seconds")
                 ratios.append(reached(curve(row), target, "seconds") / there)
         return median(ratios) if ratios else math.nan
 

@@ -60,7 +60,7 @@ def test_the_readmes_short_table(tmp_path, capsys):
     assert made.count("\n") == 7 and made in README
 
 
-def test_every_turn_of_the_readmes_picture_is_known(tmp_path, capsys):
+def test_every_turn_of_the_pictured_runs_is_known(tmp_path, capsys):
     for path in (BENCHMARKS / "time_to_target").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     arguments = ["--task", "convnet", "--optimizer", "adam", "proxprop-untuned"]
