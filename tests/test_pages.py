@@ -95,7 +95,9 @@ def test_links_of_the_page_on_a_package_index_are_addresses(source):
     links = re.findall(r"!?\[[^\]]*\]\(([^)]+)\)", page)
     assert links and all(link.startswith("https://") for link in links)
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
-    picture = "https://example.com/a/b/raw/main/examples/benchmarks/everyday/everyday_curves.png"
+    picture = (
+        "https://example.com/a/b/raw/main/examples/benchmarks/everyday/everyday_curves.png"
+    )
     assert pictures == ([] if source is None else [picture])
     # The texts of all links are there.
     for text in re.findall(r"(?<!!)\[([^\]]*)\]\(", README.read_text()):
