@@ -6,6 +6,7 @@ import difflib
 
 import keras
 
+from keras_proxprop.arguments import check_choice
 from keras_proxprop.blocks import find_block
 from keras_proxprop.blocks.recurrent.cells import CellBlock
 from keras_proxprop.blocks.recurrent.layers import cells_of
@@ -207,9 +208,4 @@ def _shared_variables(blocks):
 
 def check_final_layer(final_layer):
     """Returns `final_layer` if it is a known treatment of final layers."""
-    if not isinstance(final_layer, str) or final_layer not in ("explicit", "implicit"):
-        raise ValueError(
-            "Argument `final_layer` must be 'explicit' or 'implicit'. "
-            f"Received: final_layer={final_layer!r}"
-        )
-    return final_layer
+    return check_choice("final_layer", final_layer, ("explicit", "implicit"))

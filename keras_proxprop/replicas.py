@@ -9,6 +9,7 @@ import threading
 
 import tensorflow as tf
 
+from keras_proxprop.arguments import check_choice
 from keras_proxprop.keras_seams.replica_branches import cond_around_replicas, of_all_here
 
 _here = threading.local()
@@ -42,12 +43,7 @@ def apart(really=True):
 
 def check_cross_replica(cross_replica):
     """Returns `cross_replica` if it is a known way of replicas with one another."""
-    if not isinstance(cross_replica, str) or cross_replica not in ("exact", "mean"):
-        raise ValueError(
-            "Argument `cross_replica` must be 'exact' or 'mean'. "
-            f"Received: cross_replica={cross_replica!r}"
-        )
-    return cross_replica
+    return check_choice("cross_replica", cross_replica, ("exact", "mean"))
 
 
 def _number():

@@ -4,6 +4,7 @@ import numbers
 
 import keras
 
+from keras_proxprop.arguments import check_choice, check_whole
 from keras_proxprop.has_config import HasConfig
 from keras_proxprop.memory.averaged_gram import Averaged
 from keras_proxprop.solvers.auto import Auto
@@ -60,19 +61,9 @@ class CurvatureMemory(HasConfig):
             raise ValueError(
                 f"Argument `decay` must be a float in [0, 1). Received: decay={decay!r}"
             )
-        whole = isinstance(refresh_every, numbers.Integral)
-        if not whole or isinstance(refresh_every, bool) or refresh_every < 1:
-            raise ValueError(
-                "Argument `refresh_every` must be an integer of at least 1. "
-                f"Received: refresh_every={refresh_every!r}"
-            )
-        if not isinstance(layers, str) or layers not in ("auto", "all"):
-            raise ValueError(
-                f"Argument `layers` must be 'auto' or 'all'. Received: layers={layers!r}"
-            )
         self.decay = float(decay)
-        self.refresh_every = int(refresh_every)
-        self.layers = layers
+        self.refresh_every = check_whole("refresh_every", refresh_every)
+        self.layers = check_choice("layers", layers, ("auto", "all"))
 
     def get_config(self):
         return {

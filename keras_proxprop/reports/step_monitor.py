@@ -2,12 +2,12 @@
 
 import collections
 import math
-import numbers
 import os
 
 import keras
 import tensorflow as tf
 
+from keras_proxprop.arguments import check_whole
 from keras_proxprop.blocks import find_block
 from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.optimizers.finding import find_proxprop
@@ -64,12 +64,7 @@ class StepMonitor(keras.callbacks.Callback):
 
     def __init__(self, every: int = 100) -> None:
         super().__init__()
-        whole = isinstance(every, numbers.Integral) and not isinstance(every, bool)
-        if not whole or every < 1:
-            raise ValueError(
-                f"Argument `every` must be an integer of at least 1. Received: every={every!r}"
-            )
-        self.every = int(every)
+        self.every = check_whole("every", every)
 
     def on_train_begin(self, logs=None):
         proxprop = find_proxprop(self.model.optimizer)

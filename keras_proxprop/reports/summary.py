@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
+from keras_proxprop.arguments import check_whole
 from keras_proxprop.keras_seams.layers import layers_of, own_variables
 from keras_proxprop.keras_seams.optimizer_state import optimizer_of
 from keras_proxprop.keras_seams.scratch import trace_call
@@ -109,7 +109,7 @@ def summary(
     >>> rows = keras_proxprop.summary(model, batch_size=64)
     >>> [row.name for row in rows if row.step == "implicit"]
     """
-    replicas = _check_number("replicas", replicas, 1)
+    replicas = 1 if replicas is None else check_whole("replicas", replicas)
     reports = Summary(layer_reports(model, batch_size, optimizer, replicas))
     head = (
         "Layer (type)",
@@ -147,9 +147,9 @@ def layer_reports(model, batch_size=None, optimizer=None, replicas=1):
         )
     proxprop = find_proxprop(optimizer or getattr(model, "optimizer", None)) or ProxProp()
     plan = Plan(model, **proxprop.plan_arguments())
-    args, kwargs, batch_known = call_of(
-        model, _check_number("batch_size", batch_size, _KERAS_BATCH_SIZE)
-    )
+    if batch_size is None:
+        batch_size = _KERAS_BATCH_SIZE
+    args, kwargs, batch_known = call_of(model, check_whole("batch_size", batch_size))
 
     def read(recorder):
         plan.check_exclude_matches()
@@ -207,8 +207,8 @@ def _member_reports(plan, recorder, proxprop, batch_known, replicas):
                 own |= {"rows": rows.count, "features": rows.features, "solver": form}
                 own["extra"] = extra * columns / problem.columns
             if replicas > 1:
-                own["sent"] = _gradient_bytes(member.weights, rows)
-                own["sent"] += sent * columns / problem.columns
+                gradient = _gradient_bytes(member.weights, rows)
+                own["sent"] = gradient + sent * columns / problem.columns
             step = "implicit" if why is None else f"explicit: {why}"
             yield member, _report(layer, member.weights, step, **own)
 
@@ -225,14 +225,3 @@ def _gradient_bytes(variables, rows=None):
 def _report(layer, variables, step, **others):
     weights = sum(math.prod(v.shape) for v in variables)
     return LayerReport(layer.name, type(layer).__name__, weights, step, **others)
-
-
-def _check_number(name, value, default):
-    if value is None:
-        return default
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise ValueError(
-            f"Argument `{name}` must be an integer of at least 1. Received: {name}={value!r}"
-        )
-    return int(value)

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop import replicas
+from keras_proxprop.arguments import check_choice
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.factorization import solution
 from keras_proxprop.solvers.solver import Solver
@@ -39,11 +40,7 @@ class Exact(Solver):
     exact = True
 
     def __init__(self, form: str = "auto") -> None:
-        if not isinstance(form, str) or form not in ("auto", "primal", "dual"):
-            raise ValueError(
-                f"Argument `form` must be 'auto', 'primal' or 'dual'. Received: form={form!r}"
-            )
-        self.form = form
+        self.form = check_choice("form", form, ("auto", "primal", "dual"))
 
     def prices(self, rows, columns, count):
         prices = price.exact(rows, columns, count)

@@ -1,0 +1,22 @@
+"""Checks that arguments of several classes and functions have in common."""
+
+import numbers
+
+
+def check_choice(name, value, choices):
+    """Returns the value of an argument if it is one of these strings."""
+    if not isinstance(value, str) or value not in choices:
+        *first, last = map(repr, choices)
+        listed = f"{', '.join(first)} or {last}"
+        raise ValueError(f"Argument `{name}` must be {listed}. Received: {name}={value!r}")
+    return value
+
+
+def check_whole(name, value):
+    """Returns the value of an argument as an int if it is a whole number of at least 1."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(
+            f"Argument `{name}` must be an integer of at least 1. Received: {name}={value!r}"
+        )
+    return int(value)
