@@ -74,16 +74,19 @@ def run_cheapest(rows, prices, run):
         prices: function of a row count that returns `{name: price}`.
         run: function that runs the branch of a name.
     """
-    count = rows.count
-    if not tf.is_tensor(count):
-        count = replicas.total_count(count)
-    if not tf.is_tensor(count):
-        at_count = prices(count)
-        return run(min(at_count, key=at_count.get))
+    known = not tf.is_tensor(rows.count)
+    if known:
+        count = replicas.total_count(rows.count)
+        if not tf.is_tensor(count):
+            at_count = prices(count)
+            return run(min(at_count, key=at_count.get))
     names = _candidates(rows, prices)
     if len(names) == 1:
         return run(names[0])
-    at_count = prices(tf.cast(replicas.total_count(count), tf.float32))
+    if not known:
+        # Only here, as replicas have to ask each other.
+        count = replicas.total_count(rows.count)
+    at_count = prices(tf.cast(count, tf.float32))
 
     def choose(first, *others):
         if not others:

@@ -139,6 +139,15 @@ def test_cg_is_taken_above_the_stated_multiple_only():
         assert form.startswith("cg") == (exact > limit)
 
 
+def test_rows_of_unequal_replicas_are_counted_once_for_a_choice(monkeypatch):
+    # Five here and five elsewhere: as a tensor, where not all replicas have five.
+    monkeypatch.setattr(price.replicas, "total_count", lambda count: tf.constant(5) + count)
+    names = price.run_cheapest(
+        MatrixRows(tf.zeros([5, 3]), False), lambda count: {"a": count, "b": 12.0}, tf.constant
+    )
+    assert names.numpy() == b"a"
+
+
 def test_the_choice_at_run_time_follows_the_batch():
     x = tf.random.normal([40, 30])
     ran = []
