@@ -8,11 +8,8 @@ largest difference from the weights of one device.
 """
 
 import argparse
-import contextlib
-import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_proxprop
+from parts.cluster import worker_environments
 
 ROWS, BATCH_SIZE = 1000, 64
 
@@ -75,25 +73,15 @@ def report(name, replicas, model, weights, seconds, alone):
     )
 
 
-def free_ports(number):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 def by_workers(args):
     """Returns the weights that worker processes end with, and the seconds of a step."""
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(args.workers)]}
     with tempfile.TemporaryDirectory() as folder:
         ends = [pathlib.Path(folder, f"{i}.npz") for i in range(args.workers)]
         command = [sys.executable, *sys.argv]
         processes = []
         try:
-            for i, end in enumerate(ends):
-                task = {"cluster": cluster, "task": {"type": "worker", "index": i}}
-                own = {"TF_CONFIG": json.dumps(task), "PROXPROP_END": str(end)}
+            for end, own in zip(ends, worker_environments(args.workers)):
+                own["PROXPROP_END"] = str(end)
                 processes.append(subprocess.Popen(command, env={**os.environ, **own}))
             codes = [process.wait() for process in processes]
             if any(codes):

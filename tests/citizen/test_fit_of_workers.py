@@ -1,12 +1,14 @@
 """Keras's `fit` over several workers, a process each, one of which is killed."""
 
-import json
 import signal
 
 import numpy as np
 from helpers import assert_close_weights, assert_equal_weights
 from scenarios import _started, python, pythons
-from test_workers import WORKERS, free_ports
+
+from parts.cluster import worker_environments
+
+WORKERS = 2
 
 FIT = """
 import os, signal, sys
@@ -55,14 +57,6 @@ np.savez(f"{folder}/{worker}.npz", *weights_of(model), loss)
 """
 
 
-def environments():
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(WORKERS)]}
-    return [
-        {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})}
-        for i in range(WORKERS)
-    ]
-
-
 def ends(folder, *names):
     for name in names:
         with np.load(folder / f"{name}.npz") as file:
@@ -72,7 +66,7 @@ def ends(folder, *names):
 def test_fit_of_two_workers_is_that_of_one_device_and_goes_on_after_a_death(tmp_path):
     python(FIT, tmp_path)
     (alone,) = ends(tmp_path, "alone")
-    pythons(FIT, tmp_path, environments=environments(), timeout=500)
+    pythons(FIT, tmp_path, environments=worker_environments(WORKERS), timeout=500)
     first, second = ends(tmp_path, 0, 1)
     assert_equal_weights(first, second)
     # All but what `evaluate` returns: workers' parts of the last batch are not alike.
@@ -80,7 +74,8 @@ def test_fit_of_two_workers_is_that_of_one_device_and_goes_on_after_a_death(tmp_
 
     killed = tmp_path / "killed"
     killed.mkdir()
-    workers = [_started(FIT, [killed, "dies"], environment) for environment in environments()]
+    environments = worker_environments(WORKERS)
+    workers = [_started(FIT, [killed, "dies"], environment) for environment in environments]
     try:
         workers[1].communicate(timeout=500)
         assert workers[1].returncode == -signal.SIGKILL
@@ -90,6 +85,6 @@ def test_fit_of_two_workers_is_that_of_one_device_and_goes_on_after_a_death(tmp_
         for worker in workers:
             worker.kill()
             worker.communicate()
-    pythons(FIT, killed, environments=environments(), timeout=500)
+    pythons(FIT, killed, environments=worker_environments(WORKERS), timeout=500)
     assert_equal_weights(*ends(killed, 0, 1))
     assert_equal_weights(first, next(ends(killed, 0)))

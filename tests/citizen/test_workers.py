@@ -1,14 +1,11 @@
 """Several workers, a process each, together make the step of the global batch."""
 
-import contextlib
-import json
-import socket
-
 import numpy as np
 from helpers import assert_close_weights, assert_equal_weights
 from scenarios import pythons
 
 from keras_proxprop.memory.averaged_gram import KEPT
+from parts.cluster import worker_environments
 
 WORKERS = 2
 TRAIN = """
@@ -65,20 +62,8 @@ print(f"{workers} workers")
 """
 
 
-def free_ports(number):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 def test_two_workers_make_the_step_of_the_global_batch(tmp_path):
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(WORKERS)]}
-    environments = [
-        {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})}
-        for i in range(WORKERS)
-    ]
+    environments = worker_environments(WORKERS)
     for said in pythons(TRAIN, tmp_path, environments=environments, timeout=400):
         assert said.strip() == f"{WORKERS} workers"
     states = {}
