@@ -20,16 +20,14 @@ class KernelsBlock(CompositeBlock):
     """
 
     def make_parts(self):
-        weights = [w for w in own_variables(self.layer) if len(w.shape) > 1 and w.trainable]
-        return [KernelPart(self.layer, self.whole, weight) for weight in weights]
+        kernels = _kernels(self.layer)
+        return [KernelPart(self.layer, self.whole, kernel) for kernel in kernels]
 
     @classmethod
     def reason_against(cls, layer):
         if is_rematerialized(layer):
             return "rematerialized"
-        if not any(len(w.shape) > 1 and w.trainable for w in own_variables(layer)):
-            return "its kernel is frozen"
-        return None
+        return None if _kernels(layer) else "its kernel is frozen"
 
     def call(self, note, *args, **kwargs):
         def seen(equation, *operands):
@@ -43,15 +41,13 @@ class KernelsBlock(CompositeBlock):
         index = {id(part.kernel): i for i, part in enumerate(self.parts)}
         if id(inputs) in index:
             equation, inputs, kernel = _exchanged(equation), kernel, inputs
+        place = index.get(id(kernel))
         known = isinstance(inputs, tf.Tensor) and inputs.shape.rank is not None
-        if id(kernel) not in index or not known:
-            return None
-        part = self.parts[index[id(kernel)]]
-        if not part.fits(equation, inputs):
+        if place is None or not known or not self.parts[place].fits(equation, inputs):
             return None
         for block in note.blocks:
-            block.parts[index[id(kernel)]].set_equation(equation, inputs)
-        return part.call(note.of_part(index[id(kernel)]), inputs)
+            block.parts[place].set_equation(equation, inputs)
+        return self.parts[place].call(note.of_part(place), inputs)
 
 
 class KernelPart(EinsumDenseBlock):
@@ -89,6 +85,10 @@ class KernelPart(EinsumDenseBlock):
 
     def finish(self, z):
         return z
+
+
+def _kernels(layer):
+    return [w for w in own_variables(layer) if len(w.shape) > 1 and w.trainable]
 
 
 def _exchanged(equation):

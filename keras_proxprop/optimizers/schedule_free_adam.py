@@ -146,7 +146,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         own = tf.where(first > 0, tf.minimum(first, glorot), glorot)
         if size.lookup:
             own = tf.maximum(own, _root_mean_square(variable))
-        if size.implicit and not size.lookup:
+        elif size.implicit:
             own *= min(1.0, math.sqrt(_FEATURES / size.features))
         return _UNITS * items * own
 

@@ -188,7 +188,7 @@ class PatchRows(Rows):
         axes = range(len(self.geometry.kernel_size))
         return [[0, 0]] + [list(self._pads(a)) for a in axes] + [[0, 0]]
 
-    @property
+    @functools.cached_property
     def _phases(self):
         return Phases(self.geometry, self.images.shape[-1])
 
