@@ -8,6 +8,7 @@ import keras
 
 from keras_proxprop import ProxProp
 from parts.contenders import muon
+from parts.schedule_free import ScheduleFreeAdamW
 from parts.soap import SOAP
 
 SCHEDULES = ("constant", "cosine")
@@ -74,7 +75,7 @@ CONTENDERS = {
     "adam": Contender(_optimizers.Adam, _ADAM),
     "adamw": Contender(_optimizers.AdamW, _ADAM),
     "schedule-free": Contender(
-        _optimizers.ScheduleFreeAdamW, _grid(1e-3, 2.5e-3, 1e-2, 3e-2), ("constant",)
+        ScheduleFreeAdamW, _grid(1e-3, 2.5e-3, 1e-2, 3e-2), ("constant",)
     ),
     # Its authors leave out axes as long as a vocabulary.
     "soap": Contender(
@@ -90,7 +91,7 @@ VARIANTS = {
     "proxprop-batch": _ours(memory=None),
     "proxprop-adam": _inside(_optimizers.Adam, _ADAM),
     "proxprop-schedule-free": _inside(
-        _optimizers.ScheduleFreeAdamW, _grid(1e-3, 3e-3, 1e-2, 3e-2), ("constant",)
+        ScheduleFreeAdamW, _grid(1e-3, 3e-3, 1e-2, 3e-2), ("constant",)
     ),
 }
 ALL = CONTENDERS | VARIANTS
