@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_proxprop.problem import Problem
+from keras_proxprop.problem import Problem, sizes_of_step
 from keras_proxprop.solvers.gradient import Gradient
 from keras_proxprop.weights import WeightSlice, variable_key
 
@@ -38,21 +38,25 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
         damped.append(was_damped)
         for member, parts in zip(problem.members, directions):
             for weight, part in zip(member.weights, parts):
-                sizes[variable_key(weight)] = member.size(weight, rows)
+                sizes[variable_key(weight)] = member.size(weight, rows, of_step)
                 if variable_key(weight) in found:
                     _write(found, weight, tf.cast(part, weight.dtype))
 
     members = _reached(members, d)
-    problems = [(problem, problem.rows()) for problem in Problem.group(members)]
-    for (problem, rows), solver in zip(problems, plan.solvers(problems, tau)):
+    implicit = _with_rows(Problem.group(members))
+    explicit = _with_rows(Problem([member]) for member in members if member.why is not None)
+    of_step = sizes_of_step(implicit + explicit)
+    for (problem, rows), solver in zip(implicit, plan.solvers(implicit, tau)):
         if observer is not None:
             solver = observer.observe(problem, rows, solver)
         solve(problem, rows, solver, rest)
-    for member in members:
-        if member.why is not None:
-            problem = Problem([member])
-            solve(problem, problem.rows(), Gradient(), found)
+    for problem, rows in explicit:
+        solve(problem, rows, Gradient(), found)
     return sizes, damped
+
+
+def _with_rows(problems):
+    return [(problem, problem.rows()) for problem in problems]
 
 
 def _reached(members, d):

@@ -13,11 +13,10 @@ from keras_proxprop.blocks.recurrent.layers import cells_of
 from keras_proxprop.exclude import check_exclude, matches
 from keras_proxprop.final_layers import final_layers
 from keras_proxprop.keras_seams.layers import layers_of, own_variables
-from keras_proxprop.problem import Member
+from keras_proxprop.problem import FINAL, Member
 from keras_proxprop.read_elsewhere import read_elsewhere
 from keras_proxprop.weights import variable_key
 
-FINAL = "final layer"
 ELSEWHERE = "called inside a tf.function or control flow of its own"
 SHARED = "shares a weight with another layer"
 JACOBIAN = "jacobians are those of the function"

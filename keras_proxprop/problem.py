@@ -9,6 +9,8 @@ from keras_proxprop.optimizers.problem_size import ProblemSize
 from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.rows.stacked import stack
 
+FINAL = "final layer"
+
 
 @dataclasses.dataclass(frozen=True)
 class Member:
@@ -32,11 +34,18 @@ class Member:
         inputs = tuple(id(use.inputs) for use in self.uses)
         return self.block.row_key, len(self.weights), inputs
 
-    def size(self, weight, rows):
-        """Returns the `ProblemSize` of one of the weights, whose problem has these `Rows`."""
+    def size(self, weight, rows, of_step):
+        """Returns the `ProblemSize` of one of the weights.
+
+        Args:
+            weight: one of `weights`.
+            rows: `Rows` of the weight's problem.
+            of_step: what `sizes_of_step` returned.
+        """
         shape = self.block.matrix_shape(weight, rows)
         lookup = isinstance(rows, OneHotRows)
-        return ProblemSize(rows.count, rows.per_item, *shape, self.why is None, lookup)
+        implicit = self.why is None
+        return ProblemSize(rows.count, rows.per_item, *shape, implicit, lookup, **of_step)
 
 
 class Problem:
@@ -138,3 +147,16 @@ class Problem:
 
 def _join(matrices):
     return matrices[0] if len(matrices) == 1 else tf.concat(matrices, axis=1)
+
+
+def sizes_of_step(problems):
+    """Returns the attributes that the `ProblemSize`s of one step have in common.
+
+    Args:
+        problems: list of `(Problem, Rows)`, of implicit and of explicit steps.
+    """
+    members = [(member, rows) for problem, rows in problems for member in problem.members]
+    labels = [rows.per_item for member, rows in members if member.why == FINAL]
+    # Not those of normalizations, whose weights have one axis.
+    depth = sum(len(member.weights[0].shape) > 1 for member, _ in members)
+    return {"labels": max(labels, default=1), "depth": max(depth, 1)}

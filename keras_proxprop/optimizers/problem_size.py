@@ -21,6 +21,8 @@ class ProblemSize:
         features, columns: numbers of rows and columns of the weights as a matrix.
         implicit: whether the weight has an implicit direction.
         lookup: whether the rows of the weight are looked up, as an embedding's are.
+        labels: of one item, as many as its last layer has rows: a text has one per token.
+        depth: number of linear maps that step, or `None` where it is not known.
     """
 
     rows: typing.Any
@@ -29,6 +31,8 @@ class ProblemSize:
     columns: int
     implicit: bool
     lookup: bool = False
+    labels: int = 1
+    depth: int | None = None
 
     @property
     def items(self):
@@ -45,11 +49,12 @@ class ProblemSize:
             shape: the variable's.
             others: sizes of other variables' problems, in the same step.
         """
-        rows, per_item = next(
-            ((s.rows, s.per_item) for s in others if s is not None and s.rows is not None),
-            (None, 1),
-        )
-        return cls(rows, per_item, *as_matrix(shape), implicit=False)
+        features, columns = as_matrix(shape)
+        other = next((s for s in others if s is not None and s.rows is not None), None)
+        if other is None:
+            return cls(None, 1, features, columns, implicit=False)
+        new = {"features": features, "columns": columns, "implicit": False, "lookup": False}
+        return dataclasses.replace(other, **new)
 
 
 def as_matrix(shape):

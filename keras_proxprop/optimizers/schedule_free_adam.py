@@ -14,15 +14,19 @@ from keras_proxprop.optimizers.row_adam import LearningRate, epsilon_for
 # The weight of step t in the average grows as t to this power.
 _POWER = 3.0
 # What the learning rate is multiplied by, for steps in units of the weights' first size: at
-# 0.001 a step changes a layer's preactivations by about 7 %.
-_UNITS = 70.0
-# The number of items for which that holds, how it grows with them, and the limits of that.
-_ITEMS = 64
+# 0.001 the first step changes a layer's preactivations by about a fifth.
+_UNITS = 210.0
+# Steps get shorter as the root of their number, from about this one on.
+_FULL_STEPS = 100
+# The number of labels for which that holds, how it grows with them, and the limits of that.
+_LABELS = 64
 _EXPONENT = 1 / 4
 _SHORTEST, _LONGEST = 1 / 4, 4.0
 # In wider problems than this the change of a preactivation would grow as the root of the
 # number of features: so many weights are moved the same way.
-_FEATURES = 128
+_FEATURES = 64
+# Where more layers step than this, each moves what the next ones get.
+_DEPTH = 4
 # The root mean square of a step in units of the learning rate is at most this: what follows
 # on a batch much unlike those before is no step of a dozen times the usual length.
 _LARGEST = 2.0
@@ -88,6 +92,8 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
+        # Of the model, where the sizes of problems do not tell it.
+        self._depth = 1
 
     def build(self, variables):
         if self.built:
@@ -96,6 +102,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         self._offsets, self._mean_squares = self.add_optimizer_variables(
             variables, ["offset", "mean_square"]
         )
+        self._depth = max(1, sum(len(variable.shape) > 1 for variable in variables))
         sizes = [_first_size(variable) for variable in variables]
         self._first_sizes = self.add_variable(
             shape=(len(sizes),),
@@ -118,7 +125,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         # Without its length as yet.
         step = gradient / root
 
-        rate = tf.cast(learning_rate, tf.float32)
+        rate = tf.cast(learning_rate, tf.float32) / tf.sqrt(1 + (t - 1) / _FULL_STEPS)
         rate *= self.factor(self.size_of(variable), variable)
         rate /= tf.maximum(1.0, _root_mean_square(step) / _LARGEST)
         # z - x after the step in z, and before x follows.
@@ -132,11 +139,12 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         self.assign(offset, (1 - share) * ahead)
 
     def factor(self, size, variable):
-        items = 1.0
+        rate = _UNITS * min(1.0, _DEPTH / (size.depth or self._depth))
         if size.items is not None:
             # Of all batches whose directions are averaged.
-            items = size.items * (self.gradient_accumulation_steps or 1) / _ITEMS
-            items = tf.clip_by_value(items**_EXPONENT, _SHORTEST, _LONGEST)
+            batches = self.gradient_accumulation_steps or 1
+            labels = size.items * size.labels * batches / _LABELS
+            rate *= tf.clip_by_value(labels**_EXPONENT, _SHORTEST, _LONGEST)
         glorot = math.sqrt(2 / (size.features + size.columns))
         index = slot_index(self, variable)
         if index is None:
@@ -148,7 +156,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
             own = tf.maximum(own, _root_mean_square(variable))
         elif size.implicit:
             own *= min(1.0, math.sqrt(_FEATURES / size.features))
-        return _UNITS * items * own
+        return rate * own
 
     def get_config(self):
         return {

@@ -15,7 +15,7 @@ from keras_proxprop.optimizers.finding import find_proxprop
 from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.proxprop import ProxProp
 from keras_proxprop.plan import Plan
-from keras_proxprop.problem import Problem
+from keras_proxprop.problem import Problem, sizes_of_step
 from keras_proxprop.reports.nominal_call import call_of
 from keras_proxprop.reports.table import table_lines
 from keras_proxprop.rows.one_hot import OneHotRows
@@ -185,8 +185,9 @@ def _member_reports(plan, recorder, proxprop, batch_known, replicas):
     """Yields every `Member` of a recorded forward pass with its `LayerReport`."""
     members = plan.without_tied(recorder, plan.members(recorder))
     explicit = [Problem([member]) for member in members if member.why is not None]
-    for problem in Problem.group(members) + explicit:
-        rows = problem.rows()
+    problems = [(problem, problem.rows()) for problem in Problem.group(members) + explicit]
+    of_step = sizes_of_step(problems)
+    for problem, rows in problems:
         solver, why = plan.solver(problem, rows), problem.members[0].why
         form, extra = solver.choice(rows, problem.columns, batch_known)
         sent = 0
@@ -198,7 +199,7 @@ def _member_reports(plan, recorder, proxprop, batch_known, replicas):
             variable = variable_of(member.weights[0])
             optimizer = optimizer_of(proxprop.inner_optimizer, variable)
             if isinstance(optimizer, KnowsSizes):
-                size = member.size(member.weights[0], rows)
+                size = member.size(member.weights[0], rows, of_step)
                 # Outside of the graph that the layers are recorded in.
                 with tf.init_scope():
                     own["rate"] = float(optimizer.factor(size, variable))
