@@ -9,7 +9,6 @@ from helpers import MODES, assert_close, assert_close_weights, assert_equal_weig
 from small_net import data
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, ScheduleFreeAdam, summary
-from keras_proxprop.optimizers.problem_size import ProblemSize
 
 L = keras.layers
 RATE, TAU = 0.002, 0.7
@@ -65,7 +64,8 @@ def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
             size = np.sqrt(2 / (features + columns))
             if first[i] > 0:
                 size = min(size, first[i])
-            length = 70 * rate * size * np.clip((items / 64) ** 0.25, 1 / 4, 4)
+            length = 210 * rate * size * np.clip((items / 64) ** 0.25, 1 / 4, 4)
+            length /= np.sqrt(1 + (step - 1) / 100)
             p = p / (np.sqrt(v[i] / (1 - 0.98**step)) + 1e-12)
             z[i] -= length * p / max(1, np.sqrt(np.mean(p**2)) / 2)
             x[i] += weight / total * (z[i] - x[i])
@@ -112,70 +112,6 @@ def test_inside_of_a_loss_scale_optimizer():
     assert_close_weights(weights_of(model), reference(8), 1e-4)
 
 
-@pytest.mark.parametrize("items, factor", [(0.01, 1 / 4), (4, 1 / 2), (64, 1), (10**6, 4)])
-def test_a_step_grows_as_the_fourth_root_of_the_batch_size_within_limits(items, factor):
-    optimizer, variable = ScheduleFreeAdam(), keras.Variable(tf.zeros([100, 100]))
-    for rows in (3 * items, tf.constant(3.0 * items)):
-        size = ProblemSize(rows, 3, features=100, columns=100, implicit=True)
-        assert_close(optimizer.factor(size, variable), factor * 70 * np.sqrt(2 / 200), 1e-6)
-
-
-@pytest.mark.parametrize("first, used", [(0.0, 0.1), (0.02, 0.02), (0.5, 0.1)])
-def test_a_step_is_a_share_of_the_first_size(first, used):
-    variable = keras.Variable(first * tf.ones([100, 100]))
-    optimizer = ScheduleFreeAdam()
-    size = ProblemSize(64, 1, features=100, columns=100, implicit=True)
-    assert_close(optimizer.factor(size, variable), 70 * used, 1e-6)
-    optimizer.build([variable])
-    variable.assign(7 * tf.ones([100, 100]))
-    assert_close(optimizer.factor(size, variable), 70 * used, 1e-6)
-
-
-@pytest.mark.parametrize("implicit, lookup", [(True, False), (False, False), (True, True)])
-def test_steps_are_shorter_in_wide_problems_with_implicit_directions(implicit, lookup):
-    optimizer, variable = ScheduleFreeAdam(), keras.Variable(0.02 * tf.ones([512, 88]))
-    size = ProblemSize(64, 1, features=512, columns=88, implicit=implicit, lookup=lookup)
-    shorter = 1 / 2 if implicit and not lookup else 1
-    assert_close(optimizer.factor(size, variable), shorter * 70 * 0.02, 1e-6)
-
-
-def test_an_embedding_steps_by_its_present_size_where_that_is_larger():
-    optimizer, variable = ScheduleFreeAdam(), keras.Variable(0.02 * tf.ones([100, 100]))
-    size = ProblemSize(64, 1, features=100, columns=100, implicit=True, lookup=True)
-    optimizer.build([variable])
-    for now, used in ((0.02, 0.02), (0.01, 0.02), (7.0, 7.0)):
-        variable.assign(now * tf.ones([100, 100]))
-        assert_close(optimizer.factor(size, variable), 70 * used, 1e-6)
-
-
-def test_the_embeddings_of_a_model_are_known_as_such():
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((2,)), L.Embedding(9, 3), L.Flatten(), L.Dense(2)])
-    model.compile(ProxProp(), loss="mse", jit_compile=False)
-    model.optimizer.build(model.trainable_variables)
-    raised = [10 * w for w in model.get_weights()]
-    model.set_weights(raised)
-    model.fit(np.arange(8).reshape(4, 2), np.ones([4, 2]), verbose=0)
-    moved = [np.abs(after - b).max() for after, b in zip(weights_of(model), raised)]
-    # One batch, every number of a direction over its own root: a step is 70 × 0.001 of it.
-    embedding, kernel = (np.sqrt(np.mean(raised[i] ** 2)) for i in (0, 1))
-    assert_close(moved[0], 0.07 * (4 / 64) ** 0.25 * embedding, 1e-3)
-    assert_close(moved[1], 0.07 * (4 / 64) ** 0.25 * min(kernel / 10, 0.5), 1e-3)
-
-
-def test_a_batch_much_unlike_those_before_makes_no_step_of_many_lengths():
-    variable = keras.Variable(np.full([4, 4], 0.1, "float32"))
-    optimizer = ScheduleFreeAdam()
-    usual = np.random.default_rng(0).normal(size=(30, 4, 4)).astype("float32")
-    for gradient in usual:
-        optimizer.apply([tf.constant(gradient)], [variable])
-    before = variable.numpy()
-    optimizer.apply([tf.constant(1000 * usual[0])], [variable])
-    # z steps by two lengths at most, and y by less.
-    moved = np.sqrt(np.mean((variable.numpy() - before) ** 2))
-    assert 0.01 * 0.007 < moved < 2 * 0.007
-
-
 def test_what_is_written_into_the_weights_is_not_undone():
     model = trained(ProxProp(memory=None), 8, epochs=3)
     raised = [w + 5 for w in model.get_weights()]
@@ -197,18 +133,6 @@ def test_constraints_hold_after_every_step():
     for _ in range(3):
         model.fit(x, y, verbose=0)
         assert layers[0].kernel.numpy().min() >= 0
-
-
-def test_with_plain_gradients_it_steps_by_the_shapes_of_the_weights():
-    model = keras.Sequential([keras.Input((3,)), L.Dense(5)])
-    model.compile(ScheduleFreeAdam(RATE), loss="mse", jit_compile=False)
-    before = weights_of(model)
-    model.fit(np.ones([4, 3]), np.ones([4, 5]), verbose=0)
-    for after, b, (features, columns) in zip(weights_of(model), before, [(3, 5), (1, 5)]):
-        size = np.sqrt(2 / (features + columns))
-        size = min(size, np.sqrt(np.mean(b**2))) if b.any() else size
-        step = 70 * RATE * size
-        np.testing.assert_allclose(np.abs(after - b), step, rtol=1e-3)
 
 
 def test_training_goes_on_to_the_bit_after_saving(tmp_path):
@@ -238,4 +162,4 @@ def test_summary_tells_the_factors():
     for layer, (features, columns) in zip((0, 2, 5), (SIZES[0], SIZES[2], SIZES[5])):
         kernel = model.layers[layer].kernel.numpy()
         size = min(np.sqrt(2 / (features + columns)), np.sqrt(np.mean(kernel**2)))
-        assert_close(reports[model.layers[layer].name].rate, 70 * size, 1e-6)
+        assert_close(reports[model.layers[layer].name].rate, 210 * size, 1e-6)
