@@ -37,28 +37,31 @@ _LARGEST = 2.0
 class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
     """Adam with averaged weights in place of a schedule, the default inside of a `ProxProp`.
 
-    It differs from `keras.optimizers.Adam` in four ways:
+    It differs from `keras.optimizers.Adam` in five ways:
 
-    - Steps are as long as suits the layer: the step of a weight is `70 * learning_rate` of its
-      first size, for a batch of 64 items, and grows as the fourth root of their number. The
-      size is the root of the mean square when the optimizer is built, but at most that of
-      weights drawn as Glorot and Bengio draw them, `sqrt(2 / (features + columns))`, which it
-      is for weights of zeros, too. So one learning rate does for narrow and for wide layers.
-      With implicit directions it is `sqrt(128 / features)` of that where there are more
-      features, as in a wide layer all weights of a column are moved at once.
-      Embeddings, which begin small however wide they are, have their present size where that
-      is larger.
+    - Steps are as long as suits the layer: the first step of a weight is
+      `210 * learning_rate` of its first size, for a batch of 64 labels, and grows as the
+      fourth root of their number. The size is the root of the mean square when the optimizer
+      is built, but at most that of weights drawn as Glorot and Bengio draw them,
+      `sqrt(2 / (features + columns))`, which it is for weights of zeros, too. So one learning
+      rate does for narrow and for wide layers. With implicit directions it is
+      `sqrt(64 / features)` of that where there are more features, as in a wide layer all
+      weights of a column are moved at once; and where more than four layers step it is
+      `4 / depth` of that, as each moves what the next ones get. Embeddings, which begin small
+      however wide they are, have their present size where that is larger.
+    - Steps get shorter as they go on: after `t` steps they are `1 / sqrt(1 + t / 100)` of the
+      first, however many there will be.
     - There is no momentum, and no need for a schedule. Steps are made with points `z`; `x` is
       the mean of these, in which step `t` weighs as `t ** 3`; and the model's weights are
-      `y = (1 - beta_1) z + beta_1 x`. That takes out the noise which long steps leave, at no
-      point by making them shorter. It keeps `z - x` only, so that nothing is undone that
+      `y = (1 - beta_1) z + beta_1 x`. That takes out the noise which long steps leave.
+      It keeps `z - x` only, so that nothing is undone that
       others write into the weights, and `y` is what one evaluates, saves and exports.
     - The mean of squares forgets in 50 steps, so that steps stay as long as they should where
       directions get smaller and smaller; and the root mean square of `direction / root` is at
       most 2 over a weight, which keeps a batch much unlike those before from a long step.
     - `epsilon` is 1e-12, since directions may be small. For weights in float16 it is 1e-7.
 
-    A schedule is used as ever where one is given.
+    A schedule that is given is multiplied with all of this.
 
     Args:
         learning_rate: a float, a `keras.optimizers.schedules.LearningRateSchedule` or a
