@@ -34,7 +34,7 @@ class Plan:
         solver: `Solver` of problems without memory.
         final_layer: "explicit" or "implicit".
         exclude: layers that take explicit steps: names, types or instances.
-        memory: `Curvatures`, or `None`.
+        memory: `StepMemory`, or `None`.
     """
 
     def __init__(self, model, solver, final_layer="explicit", exclude=(), memory=None):

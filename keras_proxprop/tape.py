@@ -14,7 +14,7 @@ from keras_proxprop.keras_seams.finite_step import all_finite
 from keras_proxprop.keras_seams.layers import layers_of, native
 from keras_proxprop.keras_seams.provenance import grant
 from keras_proxprop.keras_seams.recording import Recorder
-from keras_proxprop.memory.state import check_kept
+from keras_proxprop.memory.step import check_kept
 from keras_proxprop.plan import Plan
 from keras_proxprop.solvers.solver import Solver
 from keras_proxprop.tau import Tau, check_tau

@@ -201,7 +201,7 @@ MUTATIONS = [
     ),
     Mutation(
         "memory of a step that is skipped",
-        "memory/state.py",
+        "memory/step.py",
         "step_if(due & finite, assign, values)",
         "step_if(due, assign, values)",
         "test_memory_outliers.py leaves_no_trace",

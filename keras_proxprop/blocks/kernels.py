@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_proxprop.blocks.base import CompositeBlock
+from keras_proxprop.blocks.base import Block, CompositeBlock
 from keras_proxprop.blocks.einsum_dense import Axes, EinsumDenseBlock
 from keras_proxprop.keras_seams.layers import is_rematerialized, own_variables
 from keras_proxprop.keras_seams.products import watched
@@ -42,46 +42,64 @@ class KernelsBlock(CompositeBlock):
         if id(inputs) in index:
             equation, inputs, kernel = _exchanged(equation), kernel, inputs
         place = index.get(id(kernel))
-        known = isinstance(inputs, tf.Tensor) and inputs.shape.rank is not None
-        if place is None or not known or not self.parts[place].fits(equation, inputs):
+        rank = inputs.shape.rank if isinstance(inputs, tf.Tensor) else None
+        if place is None or rank is None:
             return None
-        for block in note.blocks:
-            block.parts[place].set_equation(equation, inputs)
-        return self.parts[place].call(note.of_part(place), inputs)
+        maps = [block.parts[place].map_of(equation, rank) for block in note.blocks]
+        return None if None in maps else maps[0].call(note.of(maps), inputs)
 
 
-class KernelPart(EinsumDenseBlock):
-    """The products by one kernel, an `EinsumDense` without a bias.
-
-    What its axes are shows when the layer is called.
+class KernelPart(Block):
+    """One kernel of a layer, and the linear map that the layer's products with it are.
 
     Args:
         layer, whole: as for `Block`.
         kernel: the variable.
     """
 
-    equation = axes = kernel = bias = None
+    kernel = bias = None
 
     def __init__(self, layer, whole, kernel):
         super().__init__(layer, whole)
         self.kernel = kernel
+        # Which axes play which part shows when the layer is called.
+        self._map = None
 
-    def fits(self, equation, inputs):
-        """Returns whether a product is linear in the kernel, one map with those before it."""
-        left, arrow, outputs = equation.partition("->")
+    def map_of(self, equation, rank):
+        """Returns the `KernelMap` of a product with inputs of this rank; `None` where that is
+        not linear in the kernel, or another map than that of a product before."""
+        left, arrow, _ = equation.partition("->")
         if not arrow or "." in left.split(",")[1]:
-            return False
-        axes = Axes.of(equation, len(inputs.shape))
+            return None
+        axes = Axes.of(equation, rank)
         letters = axes.inputs, axes.kernel, axes.outputs
         if any(len(set(part)) < len(part) for part in letters) or axes.sums_kernel:
-            return False
-        return bool(axes.rows) and self.axes in (None, axes)
+            return None
+        if not axes.rows:
+            return None
+        if self._map is None:
+            self._map = KernelMap(self, equation, axes)
+        return self._map if self._map.axes == axes else None
 
-    def set_equation(self, equation, inputs):
-        self.equation, self.axes = equation, Axes.of(equation, len(inputs.shape))
+
+class KernelMap(EinsumDenseBlock):
+    """The products with one kernel: an `EinsumDense` without a bias.
+
+    Args:
+        part: `KernelPart`.
+        equation: of the products.
+        axes: the equation's `Axes`.
+    """
+
+    axes = kernel = bias = None
+
+    def __init__(self, part, equation, axes):
+        super().__init__(part.layer, part.whole)
+        self.kernel, self.axes = part.kernel, axes
+        self._equation = equation
 
     def multiply(self, inputs, kernel):
-        return keras.ops.einsum(self.equation, inputs, kernel)
+        return keras.ops.einsum(self._equation, inputs, kernel)
 
     def finish(self, z):
         return z

@@ -27,7 +27,8 @@ class _Note:
         # The graphs that made some and took none of them: their results are not known again.
         self._graphs = weakref.WeakSet()
 
-    def made(self, direction):
+    def made(self, direction, size):
+        self.size = size
         _notes(direction).append(self)
         graphs, replica = _graphs(), _replica()
         self._graphs.update(graphs)
@@ -73,8 +74,7 @@ def grant(variables, directions, sizes, finite):
         if isinstance(variable, tf.Variable) and direction is not None:
             if not hasattr(variable, "_proxprop_note"):
                 variable._proxprop_note = _Note()
-            variable._proxprop_note.size = sizes.get(id(variable))
-            variable._proxprop_note.made(_values(direction))
+            variable._proxprop_note.made(_values(direction), sizes.get(id(variable)))
             _values(direction)._proxprop_finite = finite
 
 

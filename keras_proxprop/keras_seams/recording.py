@@ -59,7 +59,11 @@ class Note:
 
     def of_part(self, index):
         """Returns the note of one of the block's `parts`."""
-        return Note(self._recorders, [block.parts[index] for block in self.blocks])
+        return self.of([block.parts[index] for block in self.blocks])
+
+    def of(self, blocks):
+        """Returns the note of other blocks of the layer's, one for each that records it."""
+        return Note(self._recorders, blocks)
 
 
 class Recorder:

@@ -1,6 +1,5 @@
 """Solving with a Gram matrix that is kept, averaged over batches, from step to step."""
 
-import copy
 import dataclasses
 import typing
 
@@ -33,21 +32,22 @@ class Averaged(Solver):
         refresh_every: steps from one refresh to the next.
         state: function that returns the `AveragedGram`, or `None`: then it only tells
             its price.
+        inverse: that of the step. Defaults to `None`: it is not made yet.
+        damped: whether the inverse was damped, a boolean tensor.
     """
 
     sees_all_replicas = True
 
-    def __init__(self, own, refresh_every, state=None):
+    def __init__(self, own, refresh_every, state=None, inverse=None, damped=None):
         self._own = own
         self._refresh_every = refresh_every
         self.state = state
-        self._inverse = self._damped = None
+        self._inverse = inverse
+        self._damped = damped
 
     def at(self, inverse, damped):
         """Returns the same with the inverse of this step, and whether that was damped."""
-        other = copy.copy(self)
-        other._inverse, other._damped = inverse, damped
-        return other
+        return Averaged(self._own, self._refresh_every, self.state, inverse, damped)
 
     def prices(self, rows, columns, count):
         products = min(_products(rows, columns, count).values())

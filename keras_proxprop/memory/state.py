@@ -1,7 +1,6 @@
 """What a `CurvatureMemory` keeps in an optimizer's variables."""
 
 import concurrent.futures
-import copy
 import io
 import warnings
 
@@ -9,9 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop.keras_seams.finite_step import step_if
-from keras_proxprop.memory.averaged_gram import KEPT, Averaged, AveragedGram, refresh
-from keras_proxprop.memory.curvature_memory import CurvatureMemory
+from keras_proxprop.memory.averaged_gram import KEPT, AveragedGram
 from keras_proxprop.weights import weight_key
 
 
@@ -25,26 +22,15 @@ class Curvatures:
     """
 
     def __init__(self, memory, name, apart=False):
-        self._memory = memory
+        self.memory = memory
         self._synchronization = "on_read" if apart else "auto"
         self._name = name
         self._strategy = tf.distribute.get_strategy()
         self._states = {}
-        self._step, self._pending = None, None
         # Those of a saved state whose problems are not met yet, in the order of these.
         self._loaded = []
         # Those that were loaded for problems of another shape.
         self._unused = []
-
-    def at(self, step):
-        """Returns the same matrices, for a training step.
-
-        Args:
-            step: number of steps so far, a scalar tensor.
-        """
-        other = copy.copy(self)
-        other._step = tf.cast(step, tf.int64)
-        return other
 
     def solver(self, problem, rows, solver):
         """Returns what solves `problem`: `solver`, or an `Averaged`."""
@@ -55,42 +41,7 @@ class Curvatures:
                 self._states[key] = self._next(rows)
             return self._states[key]
 
-        return self._memory.solver(rows, problem.columns, solver, state)
-
-    def refreshed(self, problems, solvers, tau):
-        """Returns the solvers of a step's problems, those of memory with their inverses.
-
-        What is kept changes only when that is told to `commit`.
-
-        Args:
-            problems: `Problem`s.
-            solvers: what `solver` returned for each.
-            tau: `Tau`.
-        """
-        averaged = [i for i, solver in enumerate(solvers) if isinstance(solver, Averaged)]
-        if not averaged:
-            return solvers
-        states = [solvers[i].state() for i in averaged]
-        rows = [problems[i].fixed().rows() for i in averaged]
-        due, values, damped = refresh(states, rows, self._step, tau, self._memory)
-        self._pending = due, [state.variables for state in states], values
-        solvers = list(solvers)
-        for i, new, was_damped in zip(averaged, values, damped):
-            solvers[i] = solvers[i].at(new[KEPT.index("inverse")], was_damped)
-        return solvers
-
-    def commit(self, finite):
-        """Takes over what was made for this step if it is one: if all of it is `finite`."""
-        if self._pending is None:
-            return
-        (due, variables, values), self._pending = self._pending, None
-
-        def assign(values):
-            for own, new in zip(variables, values):
-                for variable, value in zip(own, new):
-                    variable.assign(value)
-
-        step_if(due & finite, assign, values)
+        return self.memory.solver(rows, problem.columns, solver, state)
 
     def _next(self, rows):
         """Returns what is kept of a problem that is met for the first time."""
@@ -202,19 +153,3 @@ def _fits(state, shape):
             stacklevel=2,
         )
     return own == tuple(shape)
-
-
-def check_kept(memory):
-    """Returns `memory` if it is what an optimizer keeps, or `None`."""
-    if isinstance(memory, CurvatureMemory) or (isinstance(memory, str) and memory == "auto"):
-        raise ValueError(
-            "Argument `memory` of a tape is what a `ProxProp` keeps in its variables from "
-            "step to step: pass the tape `**optimizer.step_arguments()`, or memory=None. "
-            f"Received: memory={memory!r}"
-        )
-    if memory is not None and not isinstance(memory, Curvatures):
-        raise TypeError(
-            "Argument `memory` of a tape must be None, or as `ProxProp.step_arguments()` has "
-            f"it. Received: memory={memory!r} (of type {type(memory).__name__})"
-        )
-    return memory

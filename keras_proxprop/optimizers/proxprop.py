@@ -19,6 +19,7 @@ from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.memory.curvature_memory import CurvatureMemory, check_memory
 from keras_proxprop.memory.state import Checkpointed, Curvatures
+from keras_proxprop.memory.step import StepMemory
 from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.row_adam import LearningRate
 from keras_proxprop.optimizers.wrapper import OptimizerWrapper, make
@@ -179,7 +180,7 @@ class ProxProp(OptimizerWrapper):
             "solver": self.solver,
             "final_layer": self.final_layer,
             "exclude": self._exclude,
-            "memory": self._curvatures and self._curvatures.at(self.iterations),
+            "memory": self._curvatures and StepMemory(self._curvatures, self.iterations),
         }
 
     def observe_with(self, observer):
