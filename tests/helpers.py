@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_proxprop.keras_seams.recording import Note
+from keras_proxprop.reports.summary import layer_reports
 
 # How `compile` is told to run the training step. Keras's default is "auto": XLA wherever
 # every layer supports it.
@@ -52,6 +53,11 @@ def record_call(block, *args, watch=lambda z: None, **kwargs):
     uses = []
     recorder = types.SimpleNamespace(uses=uses, watch=watch)
     return block.call(Note([recorder], [block]), *args, **kwargs), uses
+
+
+def steps(model, batch_size=None, optimizer=None):
+    """Returns what `summary` says of the step of each layer, by name."""
+    return {r.name: r.step for r in layer_reports(model, batch_size, optimizer)}
 
 
 class HandWrittenNet:

@@ -2,35 +2,21 @@
 
 import functools
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tape_net import array, as_list
+from tape_watching import (
+    a_frozen_bias_watched_by_hand,
+    all_variables_watched_by_hand,
+    no_variables_watched,
+    one_layer_watched_by_hand,
+    the_last_layer_watched_by_hand,
+    watched_too_late,
+    watched_variables,
+)
 
-TAU = 0.5
 NONE, ZERO = tf.UnconnectedGradients.NONE, tf.UnconnectedGradients.ZERO
-
-
-class Net:
-    """A model, two batches, and the layer `hidden` that reads the batches themselves."""
-
-    def __init__(self):
-        keras.utils.set_random_seed(0)
-        self.hidden = keras.layers.Dense(3, "tanh", name="hidden")
-        self.last = keras.layers.Dense(2, "softplus", name="last")
-        layers = [keras.Input((4,)), self.hidden, self.last]
-        self.model = keras.Sequential(layers, name="net")
-        random = np.random.default_rng(0)
-        self.x, self.other = (tf.constant(random.normal(size=(n, 4))) for n in (7, 5))
-        self.weights = self.model.trainable_variables
-        for v in self.weights:
-            v.assign(random.normal(size=v.shape))
-        # TensorFlow's tape watches no variables of Keras's, and makes no zeros for them.
-        self.native = [v.value for v in self.weights]
-        self.unused = tf.Variable(tf.ones([2], tf.float64))
-
-    def loss(self, x=None):
-        return tf.reduce_mean(self.model(self.x if x is None else x) ** 2)
 
 
 # Each yields pairs: gradients for the model's weights, and what `hidden` was recorded on.
@@ -185,64 +171,6 @@ def gradients_inside_of_a_context_that_persists(tape_class, net):
         yield tape.gradient(loss, net.weights), [net.x, net.other]
 
 
-def watched_variables(tape_class, net):
-    with tape_class() as tape:
-        yield [v.name for v in tape.watched_variables()]
-        loss = net.loss() + tf.reduce_sum(net.unused)
-        yield [v.name for v in tape.watched_variables()]
-    yield [v.name for v in tape.watched_variables()]
-    yield tape.gradient(loss, net.weights), [net.x]
-    yield [v.name for v in tape.watched_variables()]
-
-
-def no_variables_watched(tape_class, net):
-    with tape_class(watch_accessed_variables=False) as tape:
-        loss = net.loss()
-        yield [v.name for v in tape.watched_variables()]
-    yield tape.gradient(loss, net.weights), [net.x]
-
-
-def all_variables_watched_by_hand(tape_class, net):
-    with tape_class(watch_accessed_variables=False) as tape:
-        tape.watch(net.native)
-        loss = net.loss()
-    yield tape.gradient(loss, net.weights), [net.x]
-
-
-def one_layer_watched_by_hand(tape_class, net):
-    with tape_class(watch_accessed_variables=False, persistent=True) as tape:
-        tape.watch(net.x)
-        for v in net.native[:2]:
-            tape.watch(v)
-        loss = net.loss()
-        yield [v.name for v in tape.watched_variables()]
-    yield tape.gradient(loss, net.weights), [net.x]
-    yield tape.gradient(loss, net.x)
-
-
-def the_last_layer_watched_by_hand(tape_class, net):
-    with tape_class(watch_accessed_variables=False) as tape:
-        for v in net.native[2:]:
-            tape.watch(v)
-        loss = net.loss()
-    yield tape.gradient(loss, net.weights), []
-
-
-def watched_too_late(tape_class, net):
-    with tape_class(watch_accessed_variables=False) as tape:
-        loss = net.loss()
-        tape.watch(net.native)
-    yield tape.gradient(loss, net.weights), []
-
-
-def a_frozen_bias_watched_by_hand(tape_class, net):
-    net.last.bias.trainable = False
-    with tape_class() as tape:
-        tape.watch(net.last.bias.value)
-        loss = net.loss()
-    yield tape.gradient(loss, net.weights), [net.x]
-
-
 def a_gradient_after_an_exception(tape_class, net):
     tape = tape_class()
     with pytest.raises(ZeroDivisionError), tape:
@@ -291,24 +219,3 @@ def run(behave, tape_class, net):
         results.append([r if isinstance(r, str) else array(r) for r in as_list(pair[0])])
         rows.append(pair[1])
     return results, rows
-
-
-def as_list(value):
-    return value if isinstance(value, list) else [value]
-
-
-def array(x):
-    return None if x is None else tf.convert_to_tensor(x).numpy()
-
-
-def arrays(values):
-    return [array(v) for v in values]
-
-
-def assert_same(actual, expected, tolerance=0.0):
-    assert len(actual) == len(expected)
-    for a, e in zip(actual, expected):
-        if e is None or isinstance(e, str):
-            assert a == e
-        else:
-            np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance)

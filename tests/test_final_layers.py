@@ -4,40 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close, assert_close_weights, implicit_direction
+from explicit_layers import dense, explicit_layers
+from helpers import assert_close, implicit_direction
 
-from keras_proxprop import ImplicitGradientTape, solvers
+from keras_proxprop import ImplicitGradientTape
 from keras_proxprop.reports.summary import layer_reports
 
 layers = keras.layers
-
-
-def explicit_layers(model, x, wrap=lambda f: f, call=None, **options):
-    """Returns the names of the layers whose directions are their gradients."""
-    names, variables = [], None
-
-    def loss():
-        outputs = model(x) if call is None else call(model, x)
-        return tf.add_n([tf.reduce_mean(tf.square(z + 1)) for z in tf.nest.flatten(outputs)])
-
-    @wrap
-    def directions():
-        with ImplicitGradientTape(model, **options) as tape:
-            value = loss()
-        return tape.gradient(value, variables)
-
-    with tf.GradientTape() as tape:
-        value = loss()
-    variables = model.trainable_variables
-    gradients = tape.gradient(value, variables)
-    for v, d, g in zip(variables, directions(), gradients):
-        if v.path.endswith("kernel") and np.allclose(d, g, rtol=1e-4, atol=1e-7):
-            names.append(v.path.split("/")[-2])
-    return sorted(names)
-
-
-def dense(name, units=3):
-    return layers.Dense(units, name=name)
 
 
 def followed_by_a_softmax_activation():
@@ -146,77 +119,6 @@ def test_a_model_called_in_parts_eagerly_says_what_to_do():
     with pytest.raises(ValueError, match="final_layer='implicit'"):
         explicit_layers(model, x, call=in_parts)
     assert explicit_layers(model, x, call=in_parts, final_layer="implicit") == []
-
-
-def deep():
-    model = keras.Sequential(
-        [
-            dense("a", 5),
-            layers.Reshape((5, 1)),
-            layers.Conv1D(2, 3, name="b"),
-            layers.Flatten(),
-            keras.Sequential([dense("c"), dense("d")], name="inner"),
-            dense("e"),
-        ]
-    )
-    model(np.zeros((1, 4)))
-    return model
-
-
-class Special(layers.Dense):
-    """A subclass that changes nothing in `call`."""
-
-
-EXCLUDED = {
-    "name": (lambda model: "a", ["a"]),
-    "names": (lambda model: ["a", "c"], ["a", "c"]),
-    "type": (lambda model: [layers.Conv1D], ["b"]),
-    "base type": (lambda model: layers.Dense, ["a", "c", "d", "e"]),
-    "instance": (lambda model: (model.layers[2],), ["b"]),
-    "instance in a nested model": (lambda model: [model.get_layer("inner").layers[1]], ["d"]),
-    "nested model's name": (lambda model: ["inner"], ["c", "d"]),
-    "nested model": (lambda model: model.get_layer("inner"), ["c", "d"]),
-    "a mixture": (lambda model: ["a", layers.Conv1D, model.layers[-1]], ["a", "b", "e"]),
-    "nothing": (lambda model: [], []),
-}
-
-
-@pytest.mark.parametrize("case", EXCLUDED)
-def test_excluded_layers_step_explicitly(case):
-    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
-    model = deep()
-    exclude, expected = EXCLUDED[case]
-    options = {"exclude": exclude(model), "final_layer": "implicit"}
-    assert explicit_layers(model, x, **options) == expected
-
-
-def test_a_type_excludes_its_subclasses_and_not_its_bases():
-    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
-    model = keras.Sequential([Special(3, name="a"), dense("b"), dense("c")])
-    assert explicit_layers(model, x, exclude=Special) == ["a", "c"]
-
-
-def test_an_excluded_layer_is_found_in_a_model_that_is_not_built_yet():
-    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
-
-    class Lazy(keras.Model):
-        def build(self, input_shape):
-            self.hidden = [dense("a"), dense("b"), dense("c")]
-
-        def call(self, x):
-            for layer in self.hidden:
-                x = layer(x)
-            return x
-
-    model = Lazy()
-    with ImplicitGradientTape(model, exclude="b", solver=solvers.Exact()) as tape:
-        loss = tf.reduce_mean(model(x) ** 2)
-    directions = tape.gradient(loss, model.trainable_variables)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(model(x) ** 2)
-    gradients = tape.gradient(loss, model.trainable_variables)
-    assert not np.allclose(directions[0], gradients[0])
-    assert_close_weights(directions[2:], gradients[2:], 1e-5)
 
 
 class Derivative(keras.Model):

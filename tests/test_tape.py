@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import implicit_direction
-from tape_cases import TAU, Net, arrays, assert_same
+from tape_net import TAU, Net, arrays, assert_same
 
 from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import implicit_direction
-from tape_cases import BEHAVIOURS, TAU, Net, assert_same, run
+from tape_cases import BEHAVIOURS, run
+from tape_net import TAU, Net, assert_same
 
 from keras_proxprop import ImplicitGradientTape
 

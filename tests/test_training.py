@@ -4,52 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import (
-    MODES,
-    assert_close,
-    assert_close_weights,
-    assert_equal_weights,
-    implicit_direction,
-    inputs_of,
-    weights_of,
-)
+from helpers import assert_close, assert_close_weights, assert_equal_weights, weights_of
+from training_cases import TAU, compiled, crossentropy, data, fit, mlp, sgd_step
 
 from keras_proxprop import ProxProp
-
-TAU = 0.5
-
-
-def data(rows=24, classes=3):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(rows, 5)).astype("float32")
-    return x, rng.integers(classes, size=rows)
-
-
-def mlp(**hidden):
-    """Three layers from the same initial weights every time."""
-    keras.utils.set_random_seed(1)
-    inputs = keras.Input((5,))
-    x = keras.layers.Dense(7, "tanh", name="hidden", **hidden)(inputs)
-    x = keras.layers.Dense(6, "relu", name="second")(x)
-    return keras.Model(inputs, keras.layers.Dense(3, name="last")(x))
-
-
-def crossentropy(**kwargs):
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, **kwargs)
 
 
 def crossentropy_metric():
     return keras.metrics.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def compiled(model, optimizer, mode="graph", **kwargs):
-    kwargs = {"loss": crossentropy(), **kwargs}
-    model.compile(optimizer=optimizer, **kwargs, **MODES[mode])
-    return model
-
-
-def fit(model, x, y, **kwargs):
-    return model.fit(x, y, **{"batch_size": 8, "shuffle": False, "verbose": 0, **kwargs})
 
 
 WEIGHTINGS = {
@@ -80,20 +42,6 @@ def test_weights_of_samples_and_classes_are_in_the_step(name):
     expected = sgd_step(model, x, lambda: crossentropy()(y, model(x), sample_weight=w))
     fit(model, x, y, batch_size=24, **weighting)
     assert_close_weights(weights_of(model), expected, 1e-5)
-
-
-def sgd_step(model, x, loss):
-    """The weights after one implicit step at learning rate 1: the last layer's explicit."""
-    with tf.GradientTape() as tape:
-        value = loss()
-    gradients = tape.gradient(value, model.trainable_weights)
-    steps = []
-    for i, layer in enumerate(layer for layer in model.layers if layer.weights):
-        gradient = gradients[2 * i : 2 * i + 2]
-        if layer.name != "last":
-            gradient = implicit_direction([inputs_of(layer, model, x)], gradient, TAU)
-        steps += gradient
-    return [w.numpy() - p for w, p in zip(model.trainable_weights, steps)]
 
 
 def test_regularizers_are_preconditioned_with_the_rest_of_the_gradient():
@@ -220,50 +168,3 @@ def test_metrics_and_history_have_keras_names_and_values():
     loss, accuracy = model.evaluate(x[18:], y[18:], verbose=0)
     assert history["val_loss"][-1] == pytest.approx(loss, rel=1e-6)
     assert history["val_accuracy"][-1] == accuracy
-
-
-class Counting(keras.Model):
-    """Counts how often its training step is traced."""
-
-    traces = 0
-
-    def train_step(self, data):
-        type(self).traces += 1
-        return super().train_step(data)
-
-
-@pytest.mark.parametrize("mode", ["graph", "default"])
-def test_a_smaller_last_batch_is_traced_no_more_often_than_with_adam(mode):
-    x, y = data(20)
-    traces = []
-    for optimizer in (ProxProp(), keras.optimizers.Adam()):
-        inputs = keras.Input((5,))
-        hidden = keras.layers.Dense(7, "relu")(inputs)
-        model = compiled(Counting(inputs, keras.layers.Dense(3)(hidden)), optimizer, mode)
-        Counting.traces = 0
-        fit(model, x, y, epochs=2)
-        traces.append(Counting.traces)
-    assert 1 == traces[0] <= traces[1] <= 2
-
-
-@pytest.mark.parametrize("mode", ["eager", "graph", "default"])
-def test_a_smaller_last_batch_takes_its_own_exact_step(mode):
-    # 24 rows of 6 features are solved in primal form, 2 rows in dual form.
-    x, y = data(26)
-    model = compiled(mlp(), ProxProp("sgd", 1.0, tau=TAU, memory=None), mode)
-    reference = mlp()
-    for rows in (slice(24), slice(24, 26)):
-        step = sgd_step(
-            reference, x[rows], lambda: crossentropy()(y[rows], reference(x[rows]))
-        )
-        reference.set_weights(step)
-    fit(model, x, y, batch_size=24)
-    assert_close_weights(weights_of(model), weights_of(reference), 1e-4)
-
-
-def test_several_steps_per_execution_are_the_same_steps():
-    x, y = data()
-    models = [compiled(mlp(), ProxProp(), steps_per_execution=steps) for steps in (1, 3)]
-    for model in models:
-        fit(model, x, y, epochs=2)
-    assert_close_weights(*map(weights_of, models), 1e-6)

@@ -9,58 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_close, implicit_direction
+from weight_cases import TAU, check, data
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, solvers
 from keras_proxprop.plan import TIED
 from keras_proxprop.reports.summary import layer_reports
 
 layers, ops = keras.layers, keras.ops
-TAU = 0.5
-
-
-def data(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
-def check(model, x, implicit, extra=None, wrap=lambda f: f, **options):
-    """Compares the tape's directions with preconditioned gradients of a plain tape.
-
-    Args:
-        implicit: `{layer: its inputs, one array per call}`; all other weights must
-            have their plain gradients.
-        extra: function without arguments of a part of the loss, or `None`.
-        wrap: what the step runs in, such as `tf.function`.
-    """
-
-    def loss():
-        outputs = [tf.reduce_mean(tf.square(z + 1)) for z in tf.nest.flatten(model(x))]
-        return tf.add_n(outputs + model.losses) + (extra() if extra else 0.0)
-
-    model(x)
-    variables = model.trainable_variables
-    with tf.GradientTape() as tape:
-        value = loss()
-    gradients = [tf.convert_to_tensor(g) for g in tape.gradient(value, variables)]
-
-    @wrap
-    def directions():
-        with ImplicitGradientTape(model, tau=TAU, **options) as tape:
-            value = loss()
-        return [tf.convert_to_tensor(d) for d in tape.gradient(value, variables)]
-
-    expected = {v.path: g for v, g in zip(variables, gradients)}
-    for layer, rows in implicit.items():
-        own = [v.path for v in layer.trainable_variables]
-        solved = implicit_direction(
-            [ops.convert_to_numpy(r) for r in rows],
-            [ops.reshape(expected[path], (-1, expected[path].shape[-1])) for path in own],
-            TAU,
-        )
-        expected.update(zip(own, solved))
-    for v, direction in zip(variables, directions()):
-        assert_close(ops.reshape(direction, (-1,)), ops.reshape(expected[v.path], (-1,)), 2e-5)
-
-
 SOLVERS = [solvers.Exact("primal"), solvers.Exact("dual"), solvers.ConjugateGradient(30)]
 
 
@@ -183,53 +138,6 @@ def test_an_embedding_has_a_row_of_one_per_token(mode):
     model.fit(x, data(8, 3), verbose=0)
     moved = (embedding.embeddings.numpy() != before).any(axis=1)
     np.testing.assert_array_equal(moved, np.isin(np.arange(9), x))
-
-
-def test_a_frozen_layer_stays_and_the_others_step_as_ever():
-    first, frozen, last = layers.Dense(6, "tanh"), layers.Dense(6, "tanh"), layers.Dense(2)
-    model, x = keras.Sequential([first, frozen, last]), data(8, 5)
-    model(x)
-    frozen.trainable = False
-    check(model, x, {first: [x]})
-    before = frozen.get_weights()
-    model.compile(optimizer=ProxProp(), loss="mse", jit_compile=False)
-    model.fit(x, data(8, 2), verbose=0)
-    for a, b in zip(before, frozen.get_weights()):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_a_layer_with_a_frozen_bias_is_a_problem_in_its_kernel_alone():
-    hidden = layers.Dense(6, "tanh", bias_initializer="ones")
-    model, x = keras.Sequential([hidden, layers.Dense(2)]), data(8, 5)
-    model(x)
-    hidden.bias.trainable = False
-    check(model, x, {hidden: [x]})
-
-
-@pytest.mark.filterwarnings("ignore:No layer of model")
-def test_a_layer_with_a_frozen_kernel_takes_its_bias_s_gradient():
-    hidden = layers.Dense(6, "tanh")
-    model, x = keras.Sequential([hidden, layers.Dense(2)]), data(8, 5)
-    model(x)
-    hidden.kernel.trainable = False
-    check(model, x, {})
-
-
-def test_a_layer_with_lora_takes_explicit_steps_in_its_adapters():
-    first, adapted, last = layers.Dense(6, "tanh"), layers.Dense(6, "tanh"), layers.Dense(2)
-    model, x = keras.Sequential([first, adapted, last]), data(8, 5)
-    model(x)
-    adapted.enable_lora(2)
-    adapted.lora_kernel_b.assign(data(2, 6))
-    check(model, x, {first: [x]})
-
-
-def test_a_quantized_layer_is_left_as_it_is():
-    first, quantized, last = layers.Dense(6, "tanh"), layers.Dense(6), layers.Dense(2)
-    model, x = keras.Sequential([first, quantized, last]), data(8, 5)
-    model(x)
-    quantized.quantize("int8")
-    check(model, x, {first: [x]})
 
 
 def test_a_layer_that_two_models_share_steps_in_either():

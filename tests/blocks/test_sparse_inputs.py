@@ -6,72 +6,23 @@ import pytest
 import tensorflow as tf
 from helpers import MODES, assert_close, assert_close_weights, implicit_direction, weights_of
 from keras import layers
+from sparse_cases import (
+    TAU,
+    WIDE,
+    Subclassed,
+    directions,
+    functional,
+    sequential,
+    sparse_and_dense,
+    subclassed,
+    wide,
+)
 
-from keras_proxprop import ImplicitGradientTape, ProxProp, StepMonitor, solvers
+from keras_proxprop import ProxProp, StepMonitor, solvers
 from keras_proxprop.reports.summary import layer_reports
-
-TAU = 0.3
-WIDE = 100_000
-
-
-def sparse_and_dense(shape=(6, 40), seed=0):
-    """Returns the same random numbers, most of them 0, as a `SparseTensor` and an array."""
-    random = np.random.default_rng(seed)
-    dense = random.normal(size=shape) * (random.random(shape) < 0.2)
-    dense[1] = 0
-    dense = dense.astype(keras.config.floatx())
-    return tf.sparse.from_dense(dense), dense
-
-
-def wide(rows=8, entries=20, columns=WIDE, seed=0):
-    """Returns a `SparseTensor` with so many entries in every row, and their columns."""
-    random = np.random.default_rng(seed)
-    at = np.stack([np.sort(random.choice(columns, entries, False)) for _ in range(rows)])
-    places = np.stack([np.repeat(np.arange(rows), entries), at.ravel()], axis=1)
-    values = random.normal(size=rows * entries).astype("float32")
-    return tf.SparseTensor(places, values, [rows, columns])
-
-
-def functional(width=40, sparse=True, units=5):
-    inputs = keras.Input((width,), sparse=sparse)
-    hidden = layers.Dense(units, "tanh", name="hidden")(inputs)
-    return keras.Model(inputs, layers.Dense(2, name="last")(hidden))
-
-
-def sequential(width=40, sparse=True, units=5):
-    return keras.Sequential(
-        [
-            keras.Input((width,), sparse=sparse),
-            layers.Dense(units, "tanh", name="hidden"),
-            layers.Dense(2, name="last"),
-        ]
-    )
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.hidden = layers.Dense(5, "tanh", name="hidden")
-        self.last = layers.Dense(2, name="last")
-
-    def call(self, x):
-        return self.last(self.hidden(x))
-
-
-def subclassed(width=40, sparse=True):
-    model = Subclassed()
-    model.build((None, width))
-    return model
-
 
 KINDS = [functional, sequential, subclassed]
 each_kind = pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
-
-
-def directions(model, x, loss=None, tau=TAU, **kwargs):
-    with ImplicitGradientTape(model, tau, **kwargs) as tape:
-        value = tf.reduce_sum(tf.sin(model(x))) if loss is None else loss()
-    return tape.gradient(value, model.trainable_variables)
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
@@ -288,86 +239,3 @@ def test_summary_and_step_monitor_know_them():
     trained.compile(ProxProp(), loss="mse", jit_compile=False)
     trained.fit(sparse, np.zeros((10, 2)), verbose=0)
     assert layer_reports(trained, 64)[0].solver == "dual"
-
-
-def layer_scale():
-    return next(
-        layer
-        for layer in keras.applications.ConvNeXtTiny(weights=None, include_top=False).layers
-        if type(layer).__name__ == "LayerScale"
-    )
-
-
-IDS = [layers.Embedding, layers.ReversibleEmbedding]
-
-
-@pytest.mark.parametrize("layer_class", IDS)
-@pytest.mark.parametrize("kind", ["sparse", "ragged"])
-def test_lookups_of_sparse_and_ragged_ids_are_those_of_dense_ones(layer_class, kind):
-    dense = np.random.default_rng(0).integers(0, 5, (6, 4))
-    if kind == "sparse":
-        # What is missing is looked up as token 0.
-        ids = tf.sparse.from_dense(dense)
-    else:
-        ids = tf.RaggedTensor.from_tensor(dense, ragged_rank=1)
-
-    def mean(x):
-        return x.flat_values if isinstance(x, tf.RaggedTensor) else x
-
-    layer = layer_class(5, 3)
-
-    class Model(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.layer, self.last = layer, layers.Dense(2)
-
-        def call(self, x):
-            return self.last(mean(self.layer(x)))
-
-    model = Model()
-    model(dense)
-    found = [directions(model, x) for x in (ids, dense)]
-    assert_close_weights(*([tf.convert_to_tensor(d) for d in ds] for ds in found), 1e-6)
-
-
-RAGGED = {
-    "batch": layers.BatchNormalization,
-    "layer": layers.LayerNormalization,
-    "rms": layers.RMSNormalization,
-}
-
-
-@pytest.mark.parametrize("kind", RAGGED)
-def test_what_takes_ragged_inputs_with_adam_steps_explicitly_on_them(kind):
-    values = np.random.default_rng(0).normal(size=(13, 4)).astype("float32")
-    x = tf.RaggedTensor.from_row_lengths(values, [2, 3, 1, 4, 2, 1])
-
-    class Model(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.layer, self.last = RAGGED[kind](name="layer"), layers.Dense(2)
-
-        def call(self, x):
-            return self.last(tf.reduce_mean(self.layer(x), axis=1))
-
-    model = Model()
-    model(x)
-    ours = directions(model, x)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(tf.sin(model(x)))
-    plain = tape.gradient(loss, model.trainable_variables)
-    assert_close_weights(ours, plain, 1e-5)
-    model.compile(ProxProp(), loss="mse", jit_compile=False)
-    model.fit(x, np.zeros((6, 2)), verbose=0)
-    assert layer_reports(model, 4)[0].step == "explicit: its inputs are ragged"
-
-
-def test_a_layer_scale_of_sparse_inputs_steps_explicitly():
-    sparse, _ = sparse_and_dense()
-    kind = type(layer_scale())
-    model = keras.Sequential([keras.Input((40,), sparse=True), kind(0.1, 40, name="scale")])
-    for layer in sequential().layers:
-        model.add(layer)
-    assert np.isfinite(directions(model, sparse)[0]).all()
-    report = layer_reports(model)[0]
-    assert (report.name, report.step) == ("scale", "explicit: its inputs are sparse")

@@ -59,12 +59,7 @@ def train(folder, epochs, death=None):
     """Trains, from the last checkpoint in a folder where there is one, and leaves there what
     training changed."""
     tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(3)
-    layers = keras.layers
-    images = keras.Input((6, 6, 1))
-    x = layers.Conv2D(3, 3, activation="relu", padding="same")(images)
-    x = layers.Dense(8, use_bias=False)(layers.Flatten()(x))
-    model = keras.Model(images, layers.Dense(2)(layers.BatchNormalization()(x)))
+    model = scenarios.convnet()
     schedule = keras.optimizers.schedules.ExponentialDecay(0.02, 9, 0.9)
     memory = CurvatureMemory(refresh_every=5, layers="all")
     optimizer = ProxProp(learning_rate=schedule, memory=memory, use_ema=True)

@@ -47,6 +47,16 @@ def mlp(seed=1, units=6):
     return keras.Model(inputs, keras.layers.Dense(2, name="last")(hidden))
 
 
+def convnet(seed=3):
+    """A convolution, and Dense layers around a normalization; the same weights always."""
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    images = keras.Input((6, 6, 1))
+    x = layers.Conv2D(3, 3, activation="relu", padding="same")(images)
+    x = layers.Dense(8, use_bias=False)(layers.Flatten()(x))
+    return keras.Model(images, layers.Dense(2)(layers.BatchNormalization()(x)))
+
+
 def compiled(model, optimizer, **kwargs):
     """Compiles without XLA, whose compilation takes most of a small test's time."""
     model.compile(optimizer=optimizer, **{"loss": "mse", "jit_compile": False, **kwargs})

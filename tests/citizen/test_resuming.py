@@ -17,12 +17,7 @@ task, folder = sys.argv[1:]
 
 
 def compiled(name):
-    keras.utils.set_random_seed(3)
-    layers = keras.layers
-    images = keras.Input((6, 6, 1))
-    x = layers.Conv2D(3, 3, activation="relu", padding="same")(images)
-    x = layers.Dense(8, use_bias=False)(layers.Flatten()(x))
-    model = keras.Model(images, layers.Dense(2)(layers.BatchNormalization()(x)))
+    model = scenarios.convnet()
     schedule = keras.optimizers.schedules.ExponentialDecay(0.02, 3, 0.9)
     optimizer = scenarios.RESUMED[name](schedule, use_ema=True)
     return scenarios.compiled(model, optimizer)
