@@ -47,7 +47,7 @@ def train_step(model, data, proxprop):
     if weights:
         model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
         explanation.say(proxprop)
-        proxprop.count_damped(tape.damped & tape.finite)
+        proxprop.damped_steps.count(tape.damped & tape.finite)
         if statistics:
             step_if(~tape.finite, lambda values: _assign(statistics, values), before)
     else:

@@ -93,6 +93,23 @@ class KnowsSizes:
         raise NotImplementedError
 
 
+@contextlib.contextmanager
+def sizes_known(optimizers, variables, sizes):
+    """Context in which those of several optimizers that want to know problem sizes do.
+
+    Args:
+        optimizers: `keras.optimizers.Optimizer`s.
+        variables: the variables that directions are applied to.
+        sizes: function that returns the `ProblemSize` of each, called where it is needed.
+    """
+    asking = [optimizer for optimizer in optimizers if isinstance(optimizer, KnowsSizes)]
+    known = sizes() if asking else []
+    with contextlib.ExitStack() as steps:
+        for optimizer in asking:
+            steps.enter_context(optimizer.directions_of(variables, known))
+        yield
+
+
 class _Sizes:
     """`{key of a variable: size}` in the step being made: no state for Keras to track."""
 

@@ -1,26 +1,20 @@
 """ProxProp: any Keras optimizer, on implicit directions."""
 
-import contextlib
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_proxprop import replicas, solvers, tape
+from keras_proxprop import replicas, solvers
 from keras_proxprop.exclude import Exclude, check_exclude, exclude_config, exclude_from_config
-from keras_proxprop.keras_seams import (
-    distributed_fit,
-    loss_scale,
-    loss_share,
-    provenance,
-    train_step,
-)
+from keras_proxprop.keras_seams import distributed_fit, installing, provenance
 from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.memory.curvature_memory import CurvatureMemory, check_memory
 from keras_proxprop.memory.state import Checkpointed, Curvatures
 from keras_proxprop.memory.step import StepMemory
-from keras_proxprop.optimizers.problem_size import KnowsSizes
+from keras_proxprop.optimizers.damped_steps import DampedSteps
+from keras_proxprop.optimizers.problem_size import sizes_known
 from keras_proxprop.optimizers.row_adam import LearningRate
 from keras_proxprop.optimizers.wrapper import OptimizerWrapper, make
 from keras_proxprop.plan import check_final_layer
@@ -125,16 +119,13 @@ class ProxProp(OptimizerWrapper):
         self._damped_steps = self.add_variable(
             shape=(), dtype="int64", aggregation="only_first_replica", name="damped_steps"
         )
-        self._damped_steps_reported = 0
+        self.damped_steps = DampedSteps(self._damped_steps)
         self._memory = memory
         self._curvatures = memory and Curvatures(memory, self.name, cross_replica == "mean")
         if memory:
             self._checkpointed = Checkpointed(self._curvatures)
         self._observer = None
-        train_step.install()
-        loss_scale.install()
-        loss_share.install()
-        distributed_fit.install()
+        installing.install()
 
     @property
     def tau(self):
@@ -191,10 +182,6 @@ class ProxProp(OptimizerWrapper):
         """
         self._observer = observer
 
-    def count_damped(self, damped):
-        """Counts a step if `damped`: `fit` warns of their number at its end."""
-        self._damped_steps.assign_add(tf.cast(damped, "int64"))
-
     def apply(self, grads, trainable_variables=None):
         """Makes the inner optimizer's step with implicit directions.
 
@@ -212,12 +199,8 @@ class ProxProp(OptimizerWrapper):
         if not self.built and trainable_variables is not None:
             with keras.name_scope(self.name, caller=self):
                 self.build(trainable_variables)
-        with contextlib.ExitStack() as steps:
-            sizes = None
-            for optimizer in (self.inner_optimizer, *getattr(self, "optimizers", ())):
-                if isinstance(optimizer, KnowsSizes):
-                    sizes = provenance.sizes_of(variables) if sizes is None else sizes
-                    steps.enter_context(optimizer.directions_of(variables, sizes))
+        inside = self.inner_optimizer, *getattr(self, "optimizers", ())
+        with sizes_known(inside, variables, lambda: provenance.sizes_of(variables)):
             # The formula of the step is the inner optimizer's, with directions for gradients.
             step_if(
                 provenance.are_finite(grads),
@@ -232,10 +215,7 @@ class ProxProp(OptimizerWrapper):
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
         explanation.say(self)
-        damped = int(self._damped_steps.numpy())
-        if damped > self._damped_steps_reported:
-            tape.warn_damped(f"{damped - self._damped_steps_reported} training steps were")
-        self._damped_steps_reported = damped
+        self.damped_steps.report()
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -262,10 +242,9 @@ class ProxProp(OptimizerWrapper):
         return cls(**config)
 
     def __repr__(self):
-        inner_name = type(self.inner_optimizer).__name__
         tau = self._tau if isinstance(self._tau, Schedule) else tau_config(self._tau)
         return (
-            f"ProxProp({inner_name}, tau={tau!r}, solver={self.solver}, "
-            f"final_layer={self.final_layer!r}, exclude={list(self._exclude)}, "
-            f"memory={self._memory})"
+            f"ProxProp({type(self.inner_optimizer).__name__}, tau={tau!r}, "
+            f"solver={self.solver}, final_layer={self.final_layer!r}, "
+            f"exclude={list(self._exclude)}, memory={self._memory})"
         )
