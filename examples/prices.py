@@ -14,7 +14,7 @@ import time
 
 import tensorflow as tf
 
-from keras_proxprop.rows import image_rows, patches
+from keras_proxprop.rows import image_lines, patches
 from keras_proxprop.rows.patches import PatchRows
 from keras_proxprop.rows.windows import Windows
 from keras_proxprop.solvers import price
@@ -80,7 +80,7 @@ PIECES = {
         lambda: correlation(32, 3),
         lambda: patches._CORRELATION * patches._CHANNELS / 3,
     ),
-    "writing a patch, 16×16×16, a number": (lambda: write(16, 16), lambda: image_rows.WRITE),
+    "writing a patch, 16×16×16, a number": (lambda: write(16, 16), lambda: image_lines.WRITE),
 }
 
 

@@ -19,10 +19,10 @@ class Axes:
 
     Attributes:
         inputs, kernel, outputs: the equation, ellipses written out.
-        rows: letters of the inputs and outputs: every index is a row of `A`.
-        features: letters of the inputs and the kernel, which are summed over.
-        groups: letters of all three: every index is a problem of its own.
-        columns: letters of the kernel and the outputs.
+        row_letters: letters of the inputs and outputs: every index is a row of `A`.
+        feature_letters: letters of the inputs and the kernel, which are summed over.
+        group_letters: letters of all three: every index is a problem of its own.
+        column_letters: letters of the kernel and the outputs.
     """
 
     inputs: str
@@ -40,25 +40,27 @@ class Axes:
         return cls(*(part.replace("...", letters) for part in (inputs, kernel, outputs)))
 
     @property
-    def rows(self):
+    def row_letters(self):
         return self._letters(self.inputs, True, False, True)
 
     @property
-    def features(self):
+    def feature_letters(self):
         return self._letters(self.inputs, True, True, False)
 
     @property
-    def groups(self):
+    def group_letters(self):
         return self._letters(self.outputs, True, True, True)
 
     @property
-    def columns(self):
+    def column_letters(self):
         return self._letters(self.outputs, False, True, True)
 
     @property
     def sums_kernel(self):
         """Whether an axis is the kernel's alone, and summed before it meets the inputs."""
-        return set(self.kernel) != set(self.features + self.groups + self.columns)
+        return set(self.kernel) != set(
+            self.feature_letters + self.group_letters + self.column_letters
+        )
 
     def _letters(self, order, inputs, kernel, outputs):
         parts = {self.inputs: inputs, self.kernel: kernel, self.outputs: outputs}
@@ -81,8 +83,8 @@ class EinsumDenseBlock(Block):
     def row_key(self):
         axes = self.axes
         # The columns of groups stand group by group, not kernel by kernel.
-        groups = id(self.kernel) if axes.groups else None
-        return type(self), axes.inputs, axes.rows, axes.features, groups
+        groups = id(self.kernel) if axes.group_letters else None
+        return type(self), axes.inputs, axes.row_letters, axes.feature_letters, groups
 
     @classmethod
     def reason_against(cls, layer):
@@ -93,13 +95,15 @@ class EinsumDenseBlock(Block):
 
     @property
     def bias(self):
-        fits = set(self.layer.bias_axes or "") == set(self.axes.groups + self.axes.columns)
+        fits = set(self.layer.bias_axes or "") == set(
+            self.axes.group_letters + self.axes.column_letters
+        )
         return self.layer.bias if fits else None
 
     @property
     def columns(self):
         axes = self.axes
-        return math.prod(self._length(c) for c in axes.groups + axes.columns)
+        return math.prod(self._length(c) for c in axes.group_letters + axes.column_letters)
 
     def multiply(self, inputs, kernel):
         return keras.ops.einsum(self.layer.equation, inputs, kernel)
@@ -111,16 +115,20 @@ class EinsumDenseBlock(Block):
 
     def rows(self, inputs, bias):
         axes = self.axes
-        order = axes.groups + axes.rows + axes.features
+        order = axes.group_letters + axes.row_letters + axes.feature_letters
         x = tf.einsum(f"{axes.inputs}->{order}", inputs)
-        features = math.prod(map(self._length, axes.features))
-        groups = math.prod(map(self._length, axes.groups))
-        per_item = nominal_product(inputs.shape[axes.inputs.index(c)] for c in axes.rows[1:])
+        features = math.prod(map(self._length, axes.feature_letters))
+        groups = math.prod(map(self._length, axes.group_letters))
+        per_item = nominal_product(
+            inputs.shape[axes.inputs.index(c)] for c in axes.row_letters[1:]
+        )
         return rows_in_groups(tf.reshape(x, [groups, -1, features]), bias, per_item)
 
     def outputs_as_matrix(self, z):
         axes = self.axes
-        return self._matrix(z, axes.outputs, axes.rows + axes.groups + axes.columns)
+        return self._matrix(
+            z, axes.outputs, axes.row_letters + axes.group_letters + axes.column_letters
+        )
 
     def weight_as_matrix(self, weight, value):
         letters, order = self._orders(weight)
@@ -137,10 +145,10 @@ class EinsumDenseBlock(Block):
     def _orders(self, weight):
         """Returns the letters of a weight's axes, and these as `A`'s columns and `z`'s."""
         axes = self.axes
-        columns = axes.groups + axes.columns
+        columns = axes.group_letters + axes.column_letters
         if weight is self.bias:
             return "".join(c for c in axes.outputs if c in columns), columns
-        return axes.kernel, axes.features + columns
+        return axes.kernel, axes.feature_letters + columns
 
     def _matrix(self, value, letters, order):
         value = tf.transpose(value, [letters.index(c) for c in order])

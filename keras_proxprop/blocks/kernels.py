@@ -75,7 +75,7 @@ class KernelPart(Block):
         letters = axes.inputs, axes.kernel, axes.outputs
         if any(len(set(part)) < len(part) for part in letters) or axes.sums_kernel:
             return None
-        if not axes.rows:
+        if not axes.row_letters:
             return None
         if self._map is None:
             self._map = KernelMap(self, equation, axes)

@@ -96,7 +96,7 @@ def check_memory(memory, solver):
             "Argument `memory` must be 'auto', None or a `keras_proxprop.CurvatureMemory`. "
             f"Received: memory={memory!r} (of type {type(memory).__name__})"
         )
-    if memory is not None and not solver.exact:
+    if memory is not None and not solver.factorizes:
         raise ValueError(
             "Argument `memory` keeps factorized Gram matrices, for which conjugate gradients "
             "have no use: choose solver='auto' or 'exact', or memory=None. "

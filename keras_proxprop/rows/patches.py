@@ -9,7 +9,7 @@ from keras_proxprop import xla
 from keras_proxprop.rows import correlation
 from keras_proxprop.rows.arrays import border, size
 from keras_proxprop.rows.base import Rows
-from keras_proxprop.rows.image_rows import WRITE, ImageRowProducts
+from keras_proxprop.rows.image_lines import WRITE, ImageLineProducts
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.rows.phases import Phases
 
@@ -19,10 +19,10 @@ _NOMINAL = 64
 # channels on: fewer are filled up. Measured on one core.
 _CORRELATION = 0.7
 _CHANNELS = 20
-# Images of more pixels along an axis take no products of image rows: over many positions, on
+# Images of more pixels along an axis take no products of image lines: over many positions, on
 # one core, rounding of these changed directions by two thousandths.
 _SMALL = 8
-# How many numbers products of image rows may be where the Gram matrix is no larger, and how
+# How many numbers products of image lines may be where the Gram matrix is no larger, and how
 # many times as many.
 _PRODUCT_NUMBERS = 2**22
 _TIMES_THE_GRAM = 4
@@ -51,7 +51,7 @@ class PatchRows(Rows):
 
     @functools.cached_property
     def _products(self):
-        return ImageRowProducts.of(self.images.shape, self.geometry, self.groups)
+        return ImageLineProducts.of(self.images.shape, self.geometry, self.groups)
 
     @functools.cached_property
     def _gram_costs(self):

@@ -126,13 +126,13 @@ def dual_conjugate_gradient(rows, d, shift, rest, iterations):
         d, rest, shift: as in `Solver.solve`, with `shift` for 1/τ.
         iterations: number of iterations.
     """
-    gram, u, image_rows = rows.outer(), d, 1.0
+    gram, u, kept = rows.outer(), d, 1.0
     if rest is not None:
         border = rows.multiply(rest)
         corner = tf.add_n([tf.reduce_sum(r**2, 0, keepdims=True) for r in rest])
         u = tf.concat([d, tf.ones_like(corner)], axis=0)
         # The matrix without its shift leaves nothing of the rest.
-        image_rows = tf.concat([tf.ones_like(d[:, :1]), tf.zeros_like(d[:1, :1])], axis=0)
+        kept = tf.concat([tf.ones_like(d[:, :1]), tf.zeros_like(d[:1, :1])], axis=0)
 
     def product(u):
         """Returns `K u`."""
@@ -148,7 +148,7 @@ def dual_conjugate_gradient(rows, d, shift, rest, iterations):
     gram_direction = product(u)
     square = tf.reduce_sum(u * gram_direction, axis=0)
     for iteration in range(iterations):
-        image = image_rows * gram_direction + shift * direction
+        image = kept * gram_direction + shift * direction
         step = tf.math.divide_no_nan(square, tf.reduce_sum(gram_direction * image, axis=0))
         step = tf.where(square > rounding * tf.reduce_sum(residual**2, axis=0), step, 0)
         solution += step * direction

@@ -37,13 +37,13 @@ class Exact(Solver):
     Source: Frerix et al., *Proximal Backpropagation*, ICLR 2018, equation (12).
     """
 
-    exact = True
+    factorizes = True
 
     def __init__(self, form: str = "auto") -> None:
         self.form = check_choice("form", form, ("auto", "primal", "dual"))
 
     def prices(self, rows, columns, count):
-        prices = price.exact(rows, columns, count)
+        prices = price.primal_and_dual(rows, columns, count)
         # Groups of columns have no dual form.
         return {self.form: prices[self.form]} if self.form in prices else prices
 

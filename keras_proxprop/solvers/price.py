@@ -20,7 +20,7 @@ def backpropagation(rows, columns, count):
     return 3.0 * count * rows.features * columns
 
 
-def exact(rows, columns, count):
+def primal_and_dual(rows, columns, count):
     """Returns `{form: price}` of the exact step beyond the layer's backpropagation.
 
     Problems that split into many small ones are solved in primal form only.

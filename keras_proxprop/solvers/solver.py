@@ -15,7 +15,7 @@ class Solver(HasConfig):
     """
 
     # Whether a factorization is what it solves with.
-    exact = False
+    factorizes = False
     # Whether the matrix that it solves with is that of all replicas' rows.
     sees_all_replicas = False
     # Whether the matrix is that of the rows, and none that was kept.

@@ -8,7 +8,7 @@ from helpers import assert_close
 
 from keras_proxprop.blocks import find_block
 from keras_proxprop.rows.grouped_patches import GroupedPatchRows
-from keras_proxprop.rows.image_rows import WRITE
+from keras_proxprop.rows.image_lines import WRITE
 from keras_proxprop.rows.patches import PatchRows
 from keras_proxprop.rows.windows import Windows
 
@@ -59,7 +59,7 @@ def patch_gram(images, groups, geometry, bias):
 @pytest.mark.parametrize("name", CASES)
 def test_gram_is_that_of_the_patches(name, bias, monkeypatch):
     # Row by row wherever that can be done at all.
-    monkeypatch.setattr("keras_proxprop.rows.image_rows.ImageRowProducts.cost", 0)
+    monkeypatch.setattr("keras_proxprop.rows.image_lines.ImageLineProducts.cost", 0)
     shape, groups, *windows = CASES[name]
     images = np.random.default_rng(len(name)).normal(size=shape)
     geometry = Windows(*windows)

@@ -134,7 +134,7 @@ def test_cg_is_taken_above_the_stated_multiple_only():
     rows = Shape(1000, 1000)
     for columns in (1, 10, 100, 1000):
         form, _ = Auto().choice(rows, columns)
-        exact = min(price.exact(rows, columns, 1000).values())
+        exact = min(price.primal_and_dual(rows, columns, 1000).values())
         limit = 30 * price.backpropagation(rows, columns, 1000)
         assert form.startswith("cg") == (exact > limit)
 
@@ -157,14 +157,14 @@ def test_the_choice_at_run_time_follows_the_batch():
         rows = MatrixRows(x, True)
         return price.run_cheapest(
             rows,
-            lambda n: price.exact(rows, 10, n),
+            lambda n: price.primal_and_dual(rows, 10, n),
             lambda form: tf.constant({"primal": 0, "dual": 1}[form]),
         )
 
     for n in (4, 40):
         ran.append(int(step(x[:n])))
         rows = MatrixRows(x[:n], True)
-        costs = price.exact(rows, 10, n)
+        costs = price.primal_and_dual(rows, 10, n)
         assert ran[-1] == int(costs["dual"] < costs["primal"])
     assert ran == [1, 0]
 

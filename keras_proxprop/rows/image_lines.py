@@ -1,13 +1,15 @@
-"""The Gram matrix of a convolution's patches from products of image rows with image rows.
+"""The Gram matrix of a convolution's patches from products of image lines with image lines.
+
+A line of an image is its pixels along the last spatial axis: "row" means a row of `A`.
 
 With `x` the padded images of one group of channels, and windows at `(p, q)`, the entry of two
 taps is
 
     G[(i, k), (j, l)] = Σ_pq x[p + i, q + k] x[p + j, q + l].
 
-The sum over images and rows `p` is a matrix product of image rows with image rows, `[width,
+The sum over images and lines `p` is a matrix product of image lines with image lines, `[width,
 width]` for every group and pair `(i, j)`; the sum over `q` runs along its diagonals. Pairs
-that are as far apart share the products of all rows that the windows of each of them see.
+that are as far apart share the products of all lines that the windows of each of them see.
 
 It pays for groups of channels, and for images of few pixels.
 """
@@ -22,7 +24,7 @@ import tensorflow as tf
 
 # What writing one number costs, in multiply-adds of a matrix product. Measured on two cores.
 WRITE = 100
-# Rows of more windows than this are cut into equal pieces of at most as many: a product grows
+# Lines of more windows than this are cut into equal pieces of at most as many: a product grows
 # with the square of its width.
 _WIDEST = 32
 
@@ -60,18 +62,18 @@ class _Axis:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageRowProducts:
-    """The Gram matrices of the groups' patches, from products of image rows.
+class ImageLineProducts:
+    """The Gram matrices of the groups' patches, from products of image lines.
 
     Attributes:
         groups: number of groups.
         channels: channels of each.
-        rows, width: the `_Axis` of the vertical and of the horizontal axis.
+        lines, width: the `_Axis` of the vertical and of the horizontal axis.
     """
 
     groups: int
     channels: int
-    rows: _Axis
+    lines: _Axis
     width: _Axis
 
     @classmethod
@@ -83,20 +85,20 @@ class ImageRowProducts:
         axes = [_Axis.of(geometry, a, length) for a, length in enumerate(lengths)]
         if min(axis.windows for axis in axes) < 1:
             return None
-        # A sequence is an image of one row.
+        # A sequence is an image of one line.
         axes = [_Axis(1, 1, 1, 0, 0, 1, 1), *axes][-2:]
         return cls(groups, shape[-1] // groups, *axes)
 
     @property
     def pieces(self):
-        """Into how many pieces of equally many windows every row is cut."""
+        """Into how many pieces of equally many windows every line is cut."""
         windows = self.width.windows
         counts = range(-(-windows // _WIDEST), windows // (_WIDEST // 2) + 1)
         return next((n for n in counts if windows % n == 0), 1)
 
     @property
     def pixels(self):
-        """How many pixels of a row are multiplied with one another: all that a piece sees."""
+        """How many pixels of a line are multiplied with one another: all that a piece sees."""
         if self.pieces == 1:
             return self.width.length
         return self.width.pixels(self.width.windows // self.pieces)
@@ -105,47 +107,47 @@ class ImageRowProducts:
     def cost(self):
         """Multiply-adds per image, with the copying of the images counted in."""
         numbers = self.groups * self.pieces * self.pixels * self.channels
-        rows = sum(len(rows) for rows, _ in self.shared_rows())
-        return numbers * (rows * self.pixels * self.channels + WRITE * self.rows.length)
+        lines = sum(len(lines) for lines, _ in self.shared_lines())
+        return numbers * (lines * self.pixels * self.channels + WRITE * self.lines.length)
 
     @property
     def numbers(self):
         """How many numbers the products are, whatever the size of the batch."""
-        return len(self.shared_rows()) * self.groups * (self.pixels * self.channels) ** 2
+        return len(self.shared_lines()) * self.groups * (self.pixels * self.channels) ** 2
 
-    def shared_rows(self):
-        """Returns `{(rows, distance): first taps}`: the rows that the windows of exactly the
+    def shared_lines(self):
+        """Returns `{(lines, distance): first taps}`: the lines that the windows of exactly the
         pairs of a first tap and the tap `distance` below it see, where both see pixels."""
-        axis = self.rows
+        axis = self.lines
         shared = {}
         for distance in range(axis.taps):
             taps_of = collections.defaultdict(list)
             below = distance * axis.dilation
             for tap in range(axis.taps - distance):
                 for window in range(axis.windows):
-                    row = window * axis.stride + tap * axis.dilation
-                    if axis.is_pixel(row) and axis.is_pixel(row + below):
-                        taps_of[row].append(tap)
-            rows_of = collections.defaultdict(list)
-            for row, taps in taps_of.items():
-                rows_of[tuple(taps)].append(row)
-            shared |= {(tuple(rows), distance): taps for taps, rows in rows_of.items()}
+                    line = window * axis.stride + tap * axis.dilation
+                    if axis.is_pixel(line) and axis.is_pixel(line + below):
+                        taps_of[line].append(tap)
+            lines_of = collections.defaultdict(list)
+            for line, taps in taps_of.items():
+                lines_of[tuple(taps)].append(line)
+            shared |= {(tuple(lines), distance): taps for taps, lines in lines_of.items()}
         return shared
 
     def gram(self, images):
         """Returns `[groups, features, features]`."""
         x = self._by_group(images)
-        # Products of as many rows are made at once.
-        terms = sorted(self.shared_rows().items(), key=_number_of_rows)
+        # Products of as many lines are made at once.
+        terms = sorted(self.shared_lines().items(), key=_number_of_lines)
         products = []
-        for _, alike in itertools.groupby(terms, key=_number_of_rows):
+        for _, alike in itertools.groupby(terms, key=_number_of_lines):
             alike = list(alike)
-            upper = np.array([rows for (rows, _), _ in alike]) - self.rows.low
-            below = [[distance * self.rows.dilation] for (_, distance), _ in alike]
+            upper = np.array([lines for (lines, _), _ in alike]) - self.lines.low
+            below = [[distance * self.lines.dilation] for (_, distance), _ in alike]
             products.append(
                 tf.matmul(_take(x, upper), _take(x, upper + below), transpose_a=True)
             )
-        sizes = self.groups, self.rows.taps, self.width.taps, self.channels
+        sizes = self.groups, self.lines.taps, self.width.taps, self.channels
         features = math.prod(sizes[1:])
         if not products:
             return tf.zeros([self.groups, features, features], images.dtype)
@@ -161,9 +163,9 @@ class ImageRowProducts:
         return half + tf.linalg.matrix_transpose(half)
 
     def _by_group(self, images):
-        """Returns `[groups, rows, batch * pieces, pixels * channels]`."""
+        """Returns `[groups, lines, batch * pieces, pixels * channels]`."""
         axis = self.width
-        sizes = [self.rows.length, axis.length, self.groups, self.channels]
+        sizes = [self.lines.length, axis.length, self.groups, self.channels]
         # Before all else: XLA would make the transposition again for every product.
         x = tf.transpose(tf.reshape(images, [-1, *sizes]), [3, 1, 0, 2, 4])
         if self.pieces > 1:
@@ -172,7 +174,7 @@ class ImageRowProducts:
             starts = [piece * step for piece in range(self.pieces)]
             x = tf.stack([x[:, :, :, start : start + self.pixels] for start in starts], axis=3)
         rest = self.pixels * self.channels
-        return tf.reshape(x, [self.groups, self.rows.length, -1, rest])
+        return tf.reshape(x, [self.groups, self.lines.length, -1, rest])
 
     def _along_the_diagonals(self):
         """Returns which pairs of pixels the taps `(left, right)` of a window see, as ones."""
@@ -190,24 +192,24 @@ class ImageRowProducts:
     def _places(self, terms):
         """Returns in which pairs of taps `(i, j)` every product is, half of it where `i` is
         `j`: the other half is added with the transpose."""
-        places = np.zeros([len(terms), self.rows.taps, self.rows.taps])
+        places = np.zeros([len(terms), self.lines.taps, self.lines.taps])
         for place, ((_, distance), taps) in zip(places, terms):
             for tap in taps:
                 place[tap, tap + distance] = 1 if distance else 0.5
         return places
 
 
-def _number_of_rows(term):
-    (rows, _), _ = term
-    return len(rows)
+def _number_of_lines(term):
+    (lines, _), _ = term
+    return len(lines)
 
 
-def _take(x, rows):
-    """Returns the rows of every product, `[groups, products, rows * batch * pieces, n]`."""
-    steps = np.unique(np.diff(rows[0]))
-    if len(rows) == 1 and len(steps) < 2:
+def _take(x, lines):
+    """Returns the lines of every product, `[groups, products, lines * batch * pieces, n]`."""
+    steps = np.unique(np.diff(lines[0]))
+    if len(lines) == 1 and len(steps) < 2:
         step = int(steps[0]) if len(steps) else 1
-        taken = x[:, rows[0, 0] : rows[0, -1] + 1 : step]
+        taken = x[:, lines[0, 0] : lines[0, -1] + 1 : step]
     else:
-        taken = tf.gather(x, rows, axis=1)
-    return tf.reshape(taken, [x.shape[0], len(rows), -1, x.shape[-1]])
+        taken = tf.gather(x, lines, axis=1)
+    return tf.reshape(taken, [x.shape[0], len(lines), -1, x.shape[-1]])
