@@ -28,6 +28,7 @@ class Rows:
             own; Gram matrices are then `[groups, features, features]`.
         closed_form: whether the problem is solved by these rows' own `solve`.
         closed_price: multiply-adds of that per entry of `A` and output column.
+        entries: how many entries of a row may be other than zero.
         closed_traffic: how many numbers a replica sends the others for it.
         can_average: whether their Gram matrix is one that can be kept from batch to batch.
     """
@@ -50,6 +51,10 @@ class Rows:
     def count(self):
         """Number of rows: an int where it is known at trace time, else a scalar tensor."""
         raise NotImplementedError
+
+    @property
+    def entries(self):
+        return self.features
 
     @property
     def triangles(self):

@@ -11,6 +11,7 @@ class OneHotRows(Rows):
     """Rows that hold a single one each: in the column `indices` tells, of `features`."""
 
     closed_form = True
+    entries = 1
 
     def __init__(self, indices, features, dtype, per_item=1):
         super().__init__(False, features, dtype, per_item)

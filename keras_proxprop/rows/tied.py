@@ -36,6 +36,11 @@ class TiedRows(Rows):
         tokens, width = shape
         self.closed_traffic = tokens + width * (width + 1) // 2
 
+    @property
+    def entries(self):
+        # Those of a projection, of which there are more than of lookups.
+        return self.shape[1]
+
     def _count(self, use):
         return use.count * self.shape[1 if isinstance(use, OneHotRows) else 0]
 

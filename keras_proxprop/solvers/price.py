@@ -17,7 +17,7 @@ _TYPICAL = 64
 
 def backpropagation(rows, columns, count):
     """Returns the multiply-adds of one layer's forward pass and two gradients."""
-    return 3.0 * count * rows.features * columns
+    return 3.0 * count * rows.entries * columns
 
 
 def primal_and_dual(rows, columns, count):

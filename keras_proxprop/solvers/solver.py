@@ -63,7 +63,7 @@ class Solver(HasConfig):
             batch_known: whether the batch size is known where the step is traced.
         """
         if rows.closed_form:
-            entries = price.known_count(rows) * rows.features
+            entries = price.known_count(rows) * rows.entries
             return "closed", rows.closed_price * entries * columns
         prices = functools.partial(self.prices, rows, columns)
         form, cost = price.cheapest(rows, prices, batch_known)

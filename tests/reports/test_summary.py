@@ -198,3 +198,15 @@ def test_a_summary_leaves_the_model_as_it_is():
     keras_proxprop.summary(model)
     assert_equal_weights([v.numpy() for v in model.variables], values)
     assert [set(vars(layer)) for layer in model._flatten_layers()] == attributes
+
+
+def test_backpropagation_of_a_lookup_is_not_that_of_its_whole_vocabulary():
+    tokens = keras.Input((7,), dtype="int32")
+    tied = layers.ReversibleEmbedding(1000, 4)
+    logits = tied(layers.Embedding(50, 4)(tokens) + tied(tokens), reverse=True)
+    lookup, both = sorted(
+        layer_reports(keras.Model(tokens, logits), 2), key=lambda r: r.backpropagation
+    )
+    assert lookup.kind == "Embedding" and lookup.backpropagation == 3 * 2 * 7 * 4
+    # Of the entries of lookups and of logits, each with as many weights as a token has.
+    assert both.backpropagation == 3 * 2 * 7 * (4 + 1000) * 4
