@@ -68,6 +68,16 @@ def total_count(count):
     return total(tf.convert_to_tensor(count))
 
 
+def total_counts(counts):
+    """Returns of every number of rows what `total_count` does."""
+    if in_sync() == 1:
+        return counts
+    if all(isinstance(count, int) for count in counts):
+        totals = {count: total_count(count) for count in dict.fromkeys(counts)}
+        return [totals[count] for count in counts]
+    return tf.unstack(total(tf.stack([tf.cast(count, tf.int32) for count in counts])))
+
+
 def total_symmetric(matrices):
     """Returns the sums of symmetric matrices, or of stacks of such, over all replicas, which
     send each other upper triangles."""
@@ -101,9 +111,15 @@ def in_place(rows):
 def around(count):
     """Returns how many rows the replicas before this one have, and those after it."""
     counts = gathered(tf.convert_to_tensor(count)[None])
-    own = tf.distribute.get_replica_context().replica_id_in_sync_group
-    index = tf.range(in_sync())
-    return [tf.reduce_sum(tf.where(side, counts, 0)) for side in (index < own, index > own)]
+    own, others = index(), tf.range(in_sync())
+    sides = others < own, others > own
+    return [tf.reduce_sum(tf.where(side, counts, 0)) for side in sides]
+
+
+def index():
+    """Returns which of the replicas this one is, an int."""
+    context = tf.distribute.get_replica_context()
+    return int(tf.get_static_value(context.replica_id_in_sync_group))
 
 
 def cond(condition, true_fn, false_fn):

@@ -6,11 +6,10 @@ import typing
 import tensorflow as tf
 
 from keras_proxprop import replicas, xla
+from keras_proxprop.memory.inverses import inverses_of
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
-from keras_proxprop.solvers.factorization import floored_inverse
 from keras_proxprop.solvers.solver import Solver
-from keras_proxprop.tau import Tau
 
 # What an `AveragedGram` keeps in variables.
 KEPT = ("average", "inverse", "weight", "rows", "refreshed", "batch")
@@ -58,7 +57,8 @@ class Averaged(Solver):
         return Kept(self._inverse).solve(rows, d, tau, rest)[0], self._damped
 
     def sent(self, form, rows, columns):
-        return rows.triangles / self._refresh_every
+        # The inverse, too, which one replica makes for all.
+        return 2 * rows.triangles / self._refresh_every
 
     def pays(self, rows, columns):
         """Returns whether this costs less than what `own` would do."""
@@ -155,7 +155,7 @@ def refresh(states, rows, step, tau, memory):
         the step is made; and whether its inverse needed damping, a boolean tensor.
     """
     kept = [[tf.convert_to_tensor(v) for v in state.variables] for state in states]
-    average, inverse, weight, number, refreshed, last = range(len(KEPT))
+    average, _, weight, number, refreshed, last = range(len(KEPT))
     ages = step - tf.stack([values[refreshed] for values in kept])
     allowed = tf.clip_by_value(step // _PART, 1, memory.refresh_every)
     # A step count that was set back is a training begun anew.
@@ -164,7 +164,7 @@ def refresh(states, rows, step, tau, memory):
     own_counts = [tf.cast(each.count, tf.float64) for each in rows]
 
     def renewed():
-        made = []
+        sums = []
         grams = replicas.total_symmetric([each.gram() for each in rows])
         counts = replicas.total(own_counts)
         for gram, count, values, age in zip(grams, counts, kept, tf.unstack(ages)):
@@ -174,11 +174,13 @@ def refresh(states, rows, step, tau, memory):
             )
             old = [values[i] for i in (average, weight, number, last)]
             count *= replicas.parts()
-            found, damped = _renewed(gram, count, keep, *old, tau.tensor)
-            for i in (average, inverse):
-                found[i].set_shape(values[i].shape)
-            made.append([*found[:refreshed], step, found[-1], damped])
-        return made
+            sums.append(_averaged(gram, count, keep, *old))
+            sums[-1][0].set_shape(values[average].shape)
+        inverses = inverses_of([each[:3] for each in sums], tau.tensor)
+        return [
+            [mean, made, *counted, step, trace, damped]
+            for (mean, *counted, trace), (made, damped) in zip(sums, inverses)
+        ]
 
     def unchanged():
         return [[*values, tf.constant(False)] for values in kept]
@@ -188,14 +190,13 @@ def refresh(states, rows, step, tau, memory):
 
 
 @xla.traced_once
-def _renewed(gram, count, keep, average, weight, number, last, tau):
-    """Returns what is kept after a batch, but for the step, and whether that was damped.
+def _averaged(gram, count, keep, average, weight, number, last):
+    """Returns the average after a batch, `weight`, `number`, and the batch's trace.
 
     Args:
         gram, count: the batch's `AᵀA / R` and `R`.
         keep: what is to be left of what is kept.
         average, weight, number, last: as in `AveragedGram`.
-        tau: as in `Tau`.
     """
     # An overflow is forgotten.
     finite = tf.reduce_all(tf.math.is_finite(gram))
@@ -206,13 +207,7 @@ def _renewed(gram, count, keep, average, weight, number, last, tau):
     average = tf.cast(keep, gram.dtype) * average + tf.cast(1 - keep, gram.dtype) * new
     weight = keep * weight + (1 - keep)
     number = keep * number + (1 - keep) * count
-    # R Ḡ: both sums are over the same weights.
-    scale = tf.math.divide_no_nan(number, weight**2)
-    whole = tf.cast(scale, gram.dtype) * average
-    # Of the average: that of its own rows would differ from replica to replica.
-    curvature = tf.reduce_mean(tf.linalg.diag_part(whole))
-    inverse, damped = floored_inverse(whole, 1 / Tau(tau).at(curvature, gram.dtype))
-    return [average, inverse, weight, number, batch], damped
+    return average, weight, number, batch
 
 
 def _trace(gram):
