@@ -20,10 +20,10 @@ def shared_by_rows(count):
     """Has this replica's losses weighed by its number of rows while the context lasts.
 
     Args:
-        count: number of rows of the replica, an int tensor.
+        count: number of rows of the replica, an int, or a scalar tensor.
     """
     if replicas.in_sync() > 1:
-        whole = tf.cast(replicas.total(count), tf.float32)
+        whole = tf.cast(replicas.total_count(count), tf.float32)
         _here.share = tf.cast(count, tf.float32) / whole
     try:
         yield

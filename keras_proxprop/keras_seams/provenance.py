@@ -114,9 +114,9 @@ def sizes_of(variables):
     sizes = [note and note.size for note in notes]
     rows = [size and size.rows for size in sizes]
     rows = [count if _is_reachable(count) else None for count in rows]
-    known = [tf.cast(count, "int32") for count in rows if count is not None]
-    if replicas.in_sync() > 1 and known:
-        totals = iter(tf.unstack(replicas.total(tf.stack(known))))
+    known = [count for count in rows if count is not None]
+    if known:
+        totals = iter(replicas.total_counts(known))
         rows = [None if count is None else next(totals) for count in rows]
     return [size and dataclasses.replace(size, rows=count) for size, count in zip(sizes, rows)]
 

@@ -13,6 +13,7 @@ from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.keras_seams.loss_share import shared_by_rows, unscaled
 from keras_proxprop.keras_seams.variables import made_before_the_step
 from keras_proxprop.reports import explanation
+from keras_proxprop.rows.arrays import size
 from keras_proxprop.tape import ImplicitGradientTape
 
 
@@ -29,7 +30,7 @@ def train_step(model, data, proxprop):
     # What a forward pass assigns, of a BatchNormalization for instance.
     statistics = [v for layer in layers_of(model) for v in layer._non_trainable_variables]
     before = [tf.convert_to_tensor(v) for v in statistics]
-    batch_size = tf.shape(next(i for i in tf.nest.flatten(x) if i is not None))[0]
+    batch_size = size(next(i for i in tf.nest.flatten(x) if i is not None), 0)
     with ImplicitGradientTape(model, **explanation.step_arguments(model, proxprop)) as tape:
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
         with shared_by_rows(batch_size):

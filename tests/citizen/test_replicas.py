@@ -39,6 +39,25 @@ class Tied(keras.Layer):
         return self.embedding(keras.ops.tanh(self.embedding(ids)), reverse=True)
 
 
+# The kernel of an encoder is its decoder's, too.
+class ReadElsewhere(keras.Layer):
+    def build(self, shape):
+        self.encoder = L.Dense(6, "tanh")
+        self.encoder.build(shape)
+
+    def call(self, x):
+        return keras.ops.matmul(self.encoder(x), keras.ops.transpose(self.encoder.kernel))
+
+
+class Twice(keras.Layer):
+    def build(self, shape):
+        self.shared = L.Dense(shape[-1], "tanh", kernel_regularizer="l2")
+        self.shared.build(shape)
+
+    def call(self, x):
+        return self.shared(self.shared(x))
+
+
 class Attention(keras.Layer):
     def build(self, shape):
         self.attention = L.MultiHeadAttention(2, 3)
@@ -62,6 +81,8 @@ KINDS = {
     "Conv2DTranspose": (images, L.Conv2DTranspose(3, 3)),
     "LSTM": (sequence, L.LSTM(3)),
     "GRU": (sequence, L.GRU(3)),
+    "read elsewhere": (features, ReadElsewhere()),
+    "called twice": (features, Twice()),
     "Attention": (sequence, Attention()),
     "Embedding": (tokens, L.Embedding(9, 4)),
     "regularized Embedding": (tokens, L.Embedding(9, 4, embeddings_regularizer="l2")),
@@ -172,14 +193,16 @@ class Count(keras.callbacks.Callback):
         self.bytes.append(sum(sent) // number)
 
 
-def bytes_of(optimizer, steps=1):
+def bytes_of(optimizer, steps=1, batches_alike=False):
     with strategy.scope():
         layers = [L.Conv1D(3, 3), L.Flatten(), L.Dense(6, "tanh"), L.Dense(2)]
         model = keras.Sequential([keras.Input((7, 4)), *layers])
         model.compile(optimizer, "mse", jit_compile=False)
     x, y = np.zeros((8, 7, 4), "float32"), np.zeros((8, 2), "float32")
-    count = Count()
-    model.fit(x, y, epochs=steps, verbose=0, callbacks=[count])
+    count, data = Count(), (x, y)
+    if batches_alike:
+        data = [tf.data.Dataset.from_tensor_slices(data).batch(8, drop_remainder=True)]
+    model.fit(*data, epochs=steps, verbose=0, callbacks=[count])
     if not isinstance(optimizer, ProxProp):
         return count.bytes
     rows = summary(model, 8, replicas=number, print_fn=lambda line: None)
@@ -192,22 +215,34 @@ print(bytes_of(ProxProp("sgd", **memory), 16))
 print(bytes_of(ProxProp("sgd", **memory, cross_replica="mean")))
 print(bytes_of(ProxProp("sgd", memory=None, solver=solvers.Exact("primal"))))
 print(bytes_of(ProxProp("sgd", memory=None, solver=solvers.Exact("dual"))))
+print(bytes_of(ProxProp("sgd", **memory), 2, batches_alike=True))
+with strategy.scope():
+    # Keras makes the slots of an optimizer in the strategy that this is made in.
+    defaults = ProxProp(**memory), ProxProp(**memory)
+print(bytes_of(defaults[0], 2))
+print(bytes_of(defaults[1], 2, batches_alike=True))
 """
 
 
 def test_a_steady_step_sends_what_adam_sends_and_a_refresh_upper_triangles_once():
     said = [ast.literal_eval(line) for line in python(REPLICAS + TRAFFIC, 2).splitlines()]
-    ((plain,), (memory, sent), (mean, _), (primal, by_primal), (dual, by_dual)) = said
+    ((plain,), (memory, sent), (mean, _), (primal, by_primal), (dual, by_dual)) = said[:5]
     weights = [3 * 4 * 3 + 3, 15 * 6 + 6, 6 * 2 + 2]
     assert plain == 4 * sum(weights)
     # And numbers of four bytes: the batch's rows, and whether the directions are finite.
     steady = plain + 2 * 4
-    # Upper triangles, and the number of rows of each of the two layers.
+    # Upper triangles of Gram matrices and of inverses; of each of the two layers the number of
+    # rows, and whether its inverse was damped.
     triangles = [13 * 14 // 2, 16 * 17 // 2]
-    refresh = 4 * sum(triangles) + 2 * 8
+    refresh = 2 * 4 * sum(triangles) + 2 * (8 + 4)
     assert set(memory) == {steady, steady + refresh} and memory[0] == steady + refresh
+    # All batches of a size that is known before need not tell each other how many rows.
+    (alike, _), (default, _), (default_alike, _) = said[5:]
+    assert alike == default_alike == [plain + 4 + refresh] * 2
+    # The default counts the rows of every weight's problem.
+    assert default == [steady + 4 * 6 + refresh] * 2
     explicit = 4 * weights[2]
-    averages = [4 * w + 4 * t / 3 for w, t in zip(weights, triangles)]
+    averages = [4 * w + 2 * 4 * t / 3 for w, t in zip(weights, triangles)]
     np.testing.assert_allclose(sent, [*averages, explicit])
     assert mean == [steady]
     assert by_primal == [*(4 * (w + t) for w, t in zip(weights, triangles)), explicit]
