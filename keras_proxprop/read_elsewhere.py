@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from keras_proxprop import replicas
 from keras_proxprop.keras_seams.layers import native
 from keras_proxprop.keras_seams.provenance import made_by_a_tape
 from keras_proxprop.keras_seams.scratch import read_of_call
@@ -19,7 +18,7 @@ def read_elsewhere(recorder, weights, blocks):
         weights: weights of blocks that were recorded.
         blocks: function of a layer that returns its block, or `None`.
     """
-    if not weights or not recorder.model_calls or replicas.in_sync() > 1:
+    if not weights or not recorder.model_calls:
         return set()
     key = read_elsewhere, *sorted(map(variable_key, weights))
     return read_of_call(recorder, key, blocks, lambda traced: _reached(traced, weights))

@@ -1,11 +1,13 @@
 """A model's forward pass in a graph that never runs."""
 
+import concurrent.futures
 import contextlib
 import weakref
 
 import keras
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.keras_seams.recording import Recorder, spec_of
 
@@ -15,20 +17,30 @@ _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 def read_of_call(recorder, key, blocks, read):
     """Returns what `read` makes of a `Recorder` whose tensors tell what they come from.
 
-    Eager ones do not: the model's call is then traced again, once for every `key`.
+    Eager ones do not: the model's call is then traced again, once for every `key`. Under a
+    strategy it is, too, as there a graph is of all replicas together.
 
     Args:
         recorder: `Recorder` of a forward pass in which the model was called.
         key: tells apart what is read of one model.
         blocks, read: as in `trace_call`.
     """
-    if recorder.graph is not None:
+    alone = replicas.in_sync() == 1
+    if recorder.graph is not None and alone:
         return read(recorder)
     known = _known.setdefault(recorder.model, {})
     if key not in known:
         args, kwargs, _ = recorder.model_calls[0]
-        known[key] = trace_call(recorder.model, blocks, args, kwargs, read)
+        given = recorder.model, blocks, args, kwargs, read
+        known[key] = trace_call(*given) if alone else elsewhere(trace_call, *given)
     return known[key]
+
+
+def elsewhere(function, *args):
+    """Calls a function in a thread of its own, which knows nothing of the graph that a step
+    is traced in, nor of the replica."""
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(function, *args).result()
 
 
 def trace_call(model, blocks, args, kwargs, read):

@@ -1,6 +1,5 @@
 """What a `CurvatureMemory` keeps in an optimizer's variables."""
 
-import concurrent.futures
 import io
 import warnings
 
@@ -8,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_proxprop.keras_seams.scratch import elsewhere
 from keras_proxprop.memory.averaged_gram import KEPT, AveragedGram
 from keras_proxprop.weights import weight_key
 
@@ -79,10 +79,8 @@ class Curvatures:
                     batch=variable("batch", dtype="float64"),
                 )
 
-        # From a thread of its own, which knows nothing of the graph that this step is traced
-        # in, nor of the replica: a tf.function that makes variables is traced twice.
-        with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            return thread.submit(new).result()
+        # A tf.function that makes variables is traced twice.
+        return elsewhere(new)
 
     @property
     def _saveable(self):
