@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_proxprop import replicas, solvers
 from keras_proxprop.directions import replace_by_directions
 from keras_proxprop.exclude import Exclude
-from keras_proxprop.keras_seams.finite_step import all_finite
+from keras_proxprop.keras_seams.finite_step import all_finite, told_to_all
 from keras_proxprop.keras_seams.layers import layers_of, native
 from keras_proxprop.keras_seams.provenance import grant
 from keras_proxprop.keras_seams.recording import Recorder
@@ -182,6 +182,7 @@ class ImplicitGradientTape(tf.GradientTape):
                 tf.nest.flatten([directions, target], expand_composites=True)
             )
             self._plan.commit(self.finite)
+            directions = told_to_all(self.finite, directions)
             grant(map(native, flat), directions, sizes, self.finite)
         return tf.nest.pack_sequence_as(sources, directions)
 

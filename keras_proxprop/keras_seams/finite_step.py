@@ -23,6 +23,27 @@ def all_finite(tensors):
     return replicas.total(tf.cast(~finite, "int32")) == 0
 
 
+def told_to_all(finite, directions):
+    """Returns directions that are not finite on any replica where they are not on all.
+
+    Keras's `LossScaleOptimizer` looks at those of one replica.
+    """
+    if replicas.in_sync() == 1:
+        return directions
+    sizes = {
+        i: direction.shape.num_elements()
+        for i, direction in enumerate(directions)
+        if isinstance(direction, tf.Tensor) and direction.shape.is_fully_defined()
+    }
+    if not sizes:
+        return directions
+    # One is enough.
+    smallest, directions = min(sizes, key=sizes.get), list(directions)
+    none = tf.constant(float("nan"), directions[smallest].dtype)
+    directions[smallest] = tf.where(finite, directions[smallest], none)
+    return directions
+
+
 def step_if(finite, step, directions):
     """Calls `step(directions)`, an optimizer's, if `finite`: the same on every replica."""
 

@@ -1,0 +1,74 @@
+"""Over twenty steps replicas stay with the weights of one device."""
+
+import pytest
+from scenarios import python
+
+TRAINED = """
+import sys
+import keras, numpy as np, tensorflow as tf
+from helpers import relative_error, weights_of
+from keras_proxprop import CurvatureMemory, ProxProp
+
+number, dtype = int(sys.argv[1]), sys.argv[2]
+cpu = tf.config.list_physical_devices("CPU")[0]
+parts = [tf.config.LogicalDeviceConfiguration()] * number
+tf.config.set_logical_device_configuration(cpu, parts)
+devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+strategy = tf.distribute.MirroredStrategy(devices)
+keras.config.set_dtype_policy(dtype)
+L = keras.layers
+
+
+# One kernel is an encoder's, called twice, and a decoder's.
+class Tied(keras.Layer):
+    def build(self, shape):
+        self.encoder = L.Dense(shape[-1], "tanh")
+        self.encoder.build(shape)
+
+    def call(self, x):
+        kernel = keras.ops.transpose(self.encoder.kernel)
+        return keras.ops.matmul(self.encoder(self.encoder(x)), kernel)
+
+
+def trained(inner, memory):
+    keras.utils.set_random_seed(4)
+    layers = [
+        L.Embedding(9, 4),
+        L.LayerNormalization(),
+        L.Reshape((4, 4, 4)),
+        # With a bias the batch normalization behind it would do away with what it does.
+        L.Conv2D(6, 3, use_bias=False, kernel_regularizer="l2"),
+        L.BatchNormalization(synchronized=True),
+        L.PReLU(shared_axes=[1, 2]),
+        L.Flatten(),
+        L.Dense(8, "tanh", kernel_regularizer="l2"),
+        Tied(),
+        L.Dense(2),
+    ]
+    model = keras.Sequential([keras.Input((16,)), *layers])
+    model.compile(ProxProp(inner(), memory=memory), loss="mse", jit_compile=False)
+    # Steps of eight rows, eight and seven.
+    model.fit(x, y, batch_size=8, epochs=7, shuffle=False, verbose=0)
+    assert int(model.optimizer.iterations) == 21
+    return weights_of(model)
+
+
+random = np.random.default_rng(0)
+x = random.integers(0, 9, size=(23, 16))
+y = random.normal(size=(23, 2))
+for name, inner in {"SGD": lambda: keras.optimizers.SGD(0.1), "default": lambda: None}.items():
+    for memory in (None, CurvatureMemory(layers="all", refresh_every=3)):
+        alone = trained(inner, memory)
+        with strategy.scope():
+            together = trained(inner, memory)
+        error = max(map(relative_error, together, alone))
+        print(f"{error:.1e} {name}, memory {memory is not None}", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_replicas_stay_with_one_device_over_twenty_steps(number):
+    said = python(TRAINED, number, "float32").splitlines()
+    errors = {case: float(error) for error, case in (line.split(maxsplit=1) for line in said)}
+    assert len(errors) == 4
+    assert {case: e for case, e in errors.items() if not e < 1e-3} == {}
