@@ -65,10 +65,10 @@ MUTATIONS = [
         "test_tau.py own_rows",
     ),
     Mutation(
-        "tau='auto' from the batch where the average is solved with",
-        "memory/averaged_gram.py",
+        "tau='auto' from the kept sum where the average is solved with",
+        "memory/inverses.py",
         "tf.reduce_mean(tf.linalg.diag_part(whole))",
-        "tf.reduce_mean(tf.linalg.diag_part(gram * tf.cast(count, gram.dtype)))",
+        "tf.reduce_mean(tf.linalg.diag_part(average))",
         "test_memory.py steps_are_those_of_the_averaged and auto and dense",
     ),
     Mutation(

@@ -36,7 +36,7 @@ def trained(x, epochs):
     optimizer = model.optimizer
     assert type(optimizer).__name__ == "LossScaleOptimizer"
     assert {v.dtype for v in model.variables} == {"float32"}
-    counts = [float(optimizer.dynamic_scale), int(optimizer.iterations)]
+    counts = [float(v.numpy()) for v in (optimizer.dynamic_scale, optimizer.iterations)]
     return loss.history["loss"], weights_of(model), *counts
 
 

@@ -49,7 +49,7 @@ def trained(inner, memory):
     model.compile(ProxProp(inner(), memory=memory), loss="mse", jit_compile=False)
     # Steps of eight rows, eight and seven.
     model.fit(x, y, batch_size=8, epochs=7, shuffle=False, verbose=0)
-    assert int(model.optimizer.iterations) == 21
+    assert model.optimizer.iterations.numpy() == 21
     return weights_of(model)
 
 
