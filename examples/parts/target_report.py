@@ -35,7 +35,7 @@ def summaries(turns):
     runs = grouped(turns, *SETTINGS, "seed", "optimizer")
     rows = []
     for key, own in runs.items():
-        adam = runs[*key[:-1], "adam"]
+        adam = runs[(*key[:-1], "adam")]
         figures = _figures(own, adam, *_score(own[0]["task"]))
         # More digits than any table has.
         figures = {k: float(f"{v:.6g}") for k, v in figures.items()}

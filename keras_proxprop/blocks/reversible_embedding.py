@@ -9,6 +9,7 @@ from keras_proxprop.blocks.base import Block, product
 from keras_proxprop.blocks.embedding import EmbeddingBlock, note_lookup, whole
 from keras_proxprop.hiding import hidden
 from keras_proxprop.keras_seams.own_call import Run
+from keras_proxprop.keras_seams.unlisted_layers import classes_named
 from keras_proxprop.rows.arrays import working_dtype
 from keras_proxprop.rows.matrix import MatrixRows, positions_as_rows
 from keras_proxprop.rows.one_hot import OneHotRows
@@ -22,7 +23,7 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
     other columns than a projection's, all entries of either are rows of one column.
     """
 
-    layer_classes = (keras.layers.ReversibleEmbedding,)
+    layer_classes = classes_named("ReversibleEmbedding")
 
     @classmethod
     def reason_against(cls, layer):

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block, product
 from keras_proxprop.hiding import hidden
+from keras_proxprop.keras_seams.layers import renormalizes
 from keras_proxprop.keras_seams.own_call import Run
 from keras_proxprop.rows.arrays import size, working_dtype
 from keras_proxprop.rows.scaling import ScalingRows, SlopeRows
@@ -126,7 +127,7 @@ class BatchNormalizationBlock(NormalizationBlock):
         layer = self.layer
         (inputs,), kwargs = given
         trains = kwargs["training"] and layer.trainable
-        if not trains or kwargs["mask"] is not None or layer.renorm:
+        if not trains or kwargs["mask"] is not None or renormalizes(layer):
             return super().moments(given, run, values)
         # As the layer makes it: the two are then one in a graph.
         x = tf.cast(inputs, working_dtype(inputs.dtype))

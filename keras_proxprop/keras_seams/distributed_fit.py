@@ -54,7 +54,8 @@ def install():
             check_strategy(self.distribute_strategy)
         if iterator is not None and self._distribute_strategy is not None and compiled:
             results = self._distribute_strategy.experimental_local_results
-            for _, _, batches in iterator:
+            # Before the batches stand one or two numbers of steps, by the version of Keras.
+            for *_, batches in iterator:
                 batch = next(batches)
                 data_batch = tf.nest.map_structure(lambda part: results(part)[0], batch)
                 iterator = None

@@ -33,6 +33,12 @@ def built_shapes(model):
     return getattr(model, "_build_shapes_dict", None) or {}
 
 
+def renormalizes(layer):
+    """Returns whether a BatchNormalization has `renorm`."""
+    # An argument that came with Keras 3.14.
+    return getattr(layer, "renorm", False)
+
+
 def is_rematerialized(layer):
     """Returns whether the layer was made in a `keras.RematScope`."""
     return bool(getattr(layer, "_remat_mode", None))

@@ -1,6 +1,10 @@
-"""Keras's table of the optimizers that it knows by name."""
+"""The names of Keras's optimizers."""
 
+import keras
 from keras.src.optimizers import ALL_OBJECTS_DICT
+
+# It came with Keras 3.15; nothing is an instance of `()`.
+MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
 
 
 def known_by_name(optimizer_class):

@@ -1,6 +1,6 @@
 """The state of Keras's optimizers, for an optimizer that leaves it to another."""
 
-import keras
+from keras_proxprop.keras_seams.names import MULTI_OPTIMIZER
 
 
 def forwarded(name):
@@ -28,7 +28,7 @@ def slot_index(optimizer, variable):
 
 def optimizer_of(optimizer, variable):
     """Returns the one that makes a variable's steps: it may be one of a `MultiOptimizer`."""
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+    if isinstance(optimizer, MULTI_OPTIMIZER):
         # Before it is built, too.
         return optimizer._optimizer_map(variable)
     return optimizer

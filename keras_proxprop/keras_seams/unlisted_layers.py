@@ -1,8 +1,15 @@
-"""Layer classes of Keras that have no public name."""
+"""Layer classes of Keras that have no public name, or not in every version."""
 
 import inspect
 
 import keras
+
+
+def classes_named(name):
+    """Returns `(keras.layers.<name>,)`, nothing where this version of Keras has none."""
+    # ReversibleEmbedding came with Keras 3.12.
+    layer_class = getattr(keras.layers, name, None)
+    return () if layer_class is None else (layer_class,)
 
 
 def layer_scale_classes():

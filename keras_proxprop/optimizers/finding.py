@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_proxprop.keras_seams.names import MULTI_OPTIMIZER
 from keras_proxprop.optimizers.proxprop import ProxProp
 
 
@@ -9,7 +10,7 @@ def find_proxprop(optimizer):
     """Returns the `ProxProp` that `optimizer` is or scales losses for, or `None`."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+    if isinstance(optimizer, MULTI_OPTIMIZER):
         if any(isinstance(each, ProxProp) for each in optimizer.optimizers):
             raise ValueError(
                 "A MultiOptimizer hands on plain gradients, with which a ProxProp in it takes "

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import tomllib
 
 import keras
 import numpy as np
@@ -11,6 +10,8 @@ import pytest
 from parts import contenders, datasets, models
 from parts.kfac_run import PACKAGES, KfacRun
 
+# It came with Python 3.11.
+tomllib = pytest.importorskip("tomllib")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

@@ -32,6 +32,17 @@ def test_a_keras_tuner_search():
     assert best["rate"] in (1.0, 0.3, 3.0) and best["final_layer"] in ("explicit", "implicit")
 
 
+def test_a_run_that_weights_and_biases_logs(tmp_path, monkeypatch):
+    main = program("with_wandb", "wandb")
+    # Neither usage nor errors are reported.
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    logged = main(["--epochs", "2", "--out", str(tmp_path)])
+    assert logged["epoch/epoch"] == 1
+    assert logged["epoch/learning_rate"] == pytest.approx(0.001)
+    assert 0 < logged["epoch/hidden/cosine"] <= 1 and logged["epoch/val_accuracy"] > 0.5
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
 def test_a_keras_hub_model_steps_implicitly():
     arguments = ["--epochs", "1", "--texts", "64", "--layers", "1"]
     history, rows = program("with_keras_hub", "keras_hub")(arguments)

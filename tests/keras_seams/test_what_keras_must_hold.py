@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import keras_proxprop
+from keras_proxprop.keras_seams.names import MULTI_OPTIMIZER
 from keras_proxprop.keras_seams.train_step import kept
 
 PACKAGE = pathlib.Path(keras_proxprop.__file__).parent
@@ -38,12 +39,16 @@ def train_step(self, data):
         warnings.warn('The model does not have any trainable weights.')
     return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 """  # noqa: E501
+# Keras 3.10 and older take the first input as it is; ours passes over one that is `None`.
+FIRST_INPUT = "next((i for i in tree.flatten(x) if i is not None))", "tree.flatten(x)[0]"
 
 
 def test_keras_makes_the_training_step_that_ours_is_a_copy_of():
     step = kept.of_keras or inspect.unwrap(keras.Model.train_step)
-    source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(step))))
-    assert source == TRAIN_STEP.strip()
+    source = textwrap.dedent(inspect.getsource(step))
+    known = (TRAIN_STEP, TRAIN_STEP.replace(*FIRST_INPUT))
+    # Written as this version of Python writes it.
+    assert ast.unparse(ast.parse(source)) in [ast.unparse(ast.parse(text)) for text in known]
 
 
 def built_model():
@@ -88,7 +93,11 @@ def test_an_optimizer_keeps_its_state_under_the_names_that_a_wrapper_forwards():
     ):
         assert hasattr(optimizer, name), name
     assert list(optimizer._trainable_variables_indices.values()) == [0, 1]
-    chosen = keras.optimizers.OptimizerMap(optimizer)
+
+
+@pytest.mark.skipif(not MULTI_OPTIMIZER, reason="MultiOptimizer came with Keras 3.15")
+def test_a_multi_optimizer_keeps_the_function_that_chooses():
+    chosen = keras.optimizers.OptimizerMap(keras.optimizers.Adam())
     assert keras.optimizers.MultiOptimizer(chosen)._optimizer_map is chosen
 
 
