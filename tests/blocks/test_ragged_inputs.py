@@ -59,6 +59,7 @@ RAGGED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:No layer of model")
 @pytest.mark.parametrize("kind", RAGGED)
 def test_what_takes_ragged_inputs_with_adam_steps_explicitly_on_them(kind):
     values = np.random.default_rng(0).normal(size=(13, 4)).astype("float32")
