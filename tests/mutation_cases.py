@@ -228,6 +228,20 @@ MUTATIONS = [
         "test_schedule_free_adam.py many_steps",
     ),
     Mutation(
+        "steps that get shorter as their number, not as its root",
+        "optimizers/schedule_free_adam.py",
+        "tf.sqrt(1 + (t - 1) / _FULL_STEPS)",
+        "(1 + (t - 1) / _FULL_STEPS)",
+        "test_schedule_free_adam.py many_steps",
+    ),
+    Mutation(
+        "items for labels in a step's length",
+        "problem.py",
+        "max(labels, default=1)",
+        "1",
+        "test_step_lengths.py fit_steps_as_summary",
+    ),
+    Mutation(
         "explicit steps everywhere",
         "plan.py",
         "            elif id(block.layer) in final:",
