@@ -43,8 +43,8 @@ def trained(x, epochs):
 alone = trained(x, 4)
 with strategy.scope():
     together = trained(x, 4)
-error = max(map(relative_error, together[1], alone[1]))
-found = {"error": error, "losses": together[0], "good": together[2:], "bad": {}}
+error = float(max(map(relative_error, together[1], alone[1])))
+found = {"error": error, "losses": together[0], "good": list(together[2:]), "bad": {}}
 # The second batch overflows on one of the replicas.
 for name, rows in {"first": slice(8, 12), "second": slice(12, 16)}.items():
     bad = x.copy()

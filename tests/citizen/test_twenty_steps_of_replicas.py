@@ -9,13 +9,12 @@ import keras, numpy as np, tensorflow as tf
 from helpers import relative_error, weights_of
 from keras_proxprop import CurvatureMemory, ProxProp
 
-number, dtype = int(sys.argv[1]), sys.argv[2]
+number = int(sys.argv[1])
 cpu = tf.config.list_physical_devices("CPU")[0]
 parts = [tf.config.LogicalDeviceConfiguration()] * number
 tf.config.set_logical_device_configuration(cpu, parts)
 devices = [device.name for device in tf.config.list_logical_devices("CPU")]
 strategy = tf.distribute.MirroredStrategy(devices)
-keras.config.set_dtype_policy(dtype)
 L = keras.layers
 
 
@@ -68,7 +67,9 @@ for name, inner in {"SGD": lambda: keras.optimizers.SGD(0.1), "default": lambda:
 
 @pytest.mark.parametrize("number", [2, 4])
 def test_replicas_stay_with_one_device_over_twenty_steps(number):
-    said = python(TRAINED, number, "float32").splitlines()
+    said = python(TRAINED, number).splitlines()
     errors = {case: float(error) for error, case in (line.split(maxsplit=1) for line in said)}
     assert len(errors) == 4
+    # Replicas add up in another order, in float32, and every step builds on the last: with SGD
+    # that is 5e-6 after 21 steps. Rows that are left out or counted twice make a tenth.
     assert {case: e for case, e in errors.items() if not e < 1e-3} == {}
