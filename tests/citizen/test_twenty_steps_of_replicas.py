@@ -55,13 +55,13 @@ def trained(inner, memory):
 random = np.random.default_rng(0)
 x = random.integers(0, 9, size=(23, 16))
 y = random.normal(size=(23, 2))
-for name, inner in {"SGD": lambda: keras.optimizers.SGD(0.1), "default": lambda: None}.items():
-    for memory in (None, CurvatureMemory(layers="all", refresh_every=3)):
-        alone = trained(inner, memory)
-        with strategy.scope():
-            together = trained(inner, memory)
-        error = max(map(relative_error, together, alone))
-        print(f"{error:.1e} {name}, memory {memory is not None}", flush=True)
+inners = {"SGD": lambda: keras.optimizers.SGD(0.1), "default": lambda: None}
+for name, memory in (("SGD", None), ("default", CurvatureMemory(layers="all", refresh_every=3))):
+    alone = trained(inners[name], memory)
+    with strategy.scope():
+        together = trained(inners[name], memory)
+    error = max(map(relative_error, together, alone))
+    print(f"{error:.1e} {name}, memory {memory is not None}", flush=True)
 """
 
 
@@ -69,7 +69,7 @@ for name, inner in {"SGD": lambda: keras.optimizers.SGD(0.1), "default": lambda:
 def test_replicas_stay_with_one_device_over_twenty_steps(number):
     said = python(TRAINED, number).splitlines()
     errors = {case: float(error) for error, case in (line.split(maxsplit=1) for line in said)}
-    assert len(errors) == 4
+    assert len(errors) == 2
     # Replicas add up in another order, in float32, and every step builds on the last: with SGD
     # that is 5e-6 after 21 steps. Rows that are left out or counted twice make a tenth.
     assert {case: e for case, e in errors.items() if not e < 1e-3} == {}
