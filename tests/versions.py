@@ -30,7 +30,7 @@ FAST = {
             f"keras_s_cell[{case}]"
             for case in ("rnn-masked", "lstm-masked-backwards", "gru-masked-zeros")
         ),
-        "blocks/test_recurrent_models.py::"
+        "blocks/test_recurrent_reports.py::"
         "test_a_layer_before_a_final_recurrent_one_steps_implicitly",
     ],
     "the outputs of every other layer that has a block": [
