@@ -56,7 +56,8 @@ random = np.random.default_rng(0)
 x = random.integers(0, 9, size=(23, 16))
 y = random.normal(size=(23, 2))
 inners = {"SGD": lambda: keras.optimizers.SGD(0.1), "default": lambda: None}
-for name, memory in (("SGD", None), ("default", CurvatureMemory(layers="all", refresh_every=3))):
+memories = {"SGD": None, "default": CurvatureMemory(layers="all", refresh_every=3)}
+for name, memory in memories.items():
     alone = trained(inners[name], memory)
     with strategy.scope():
         together = trained(inners[name], memory)

@@ -31,7 +31,10 @@ def test_gradients_matrices_and_inverses_are_counted_each_once():
 
 
 def test_the_busiest_replica_inverts_the_largest_matrix_or_several_small_ones():
-    assert prices.of_the_busiest([9, 100, 9, 9], 2, 1) == [100]
-    assert prices.of_the_busiest([9, 9, 9], 2, 1) == [9, 9]
+    # So large that what an inverse costs is not its latency.
+    small, large = 1000, 8000
+    assert prices.of_the_busiest([small, large, small, small], 2, 1) == [large]
+    assert prices.of_the_busiest([small] * 3, 2, 1) == [small] * 2
     # Small ones are every replica's own.
-    assert prices.of_the_busiest([9, 100, 9, 100], 2, 50) == [100, 9, 9]
+    mixed = [small, large, small, large]
+    assert prices.of_the_busiest(mixed, 2, 5000) == [large, small, small]
