@@ -43,8 +43,7 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
                     _write(found, weight, tf.cast(part, weight.dtype))
 
     members = _reached(members, d)
-    implicit = _with_rows(Problem.group(members))
-    explicit = _with_rows(Problem([member]) for member in members if member.why is not None)
+    implicit, explicit = Problem.of_step(members)
     of_step = sizes_of_step(implicit + explicit)
     for (problem, rows), solver in zip(implicit, plan.solvers(implicit, tau)):
         if observer is not None:
@@ -53,10 +52,6 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
     for problem, rows in explicit:
         solve(problem, rows, Gradient(), found)
     return sizes, damped
-
-
-def _with_rows(problems):
-    return [(problem, problem.rows()) for problem in problems]
 
 
 def _reached(members, d):

@@ -70,6 +70,13 @@ class Problem:
                 groups.setdefault(member.rows_key, []).append(member)
         return [cls(group) for group in groups.values()]
 
+    @classmethod
+    def of_step(cls, members):
+        """Returns the `(problem, rows)` of implicit steps, and those of explicit ones."""
+        explicit = [cls([member]) for member in members if member.why is not None]
+        both = cls.group(members), explicit
+        return [[(problem, problem.rows()) for problem in problems] for problems in both]
+
     def rows(self):
         """Returns the problem's `Rows`, in float32 or float64."""
         first = self.members[0]

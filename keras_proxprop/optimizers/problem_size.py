@@ -49,12 +49,10 @@ class ProblemSize:
             shape: the variable's.
             others: sizes of other variables' problems, in the same step.
         """
-        features, columns = as_matrix(shape)
-        other = next((s for s in others if s is not None and s.rows is not None), None)
-        if other is None:
-            return cls(None, 1, features, columns, implicit=False)
-        new = {"features": features, "columns": columns, "implicit": False, "lookup": False}
-        return dataclasses.replace(other, **new)
+        guess = cls(None, 1, *as_matrix(shape), implicit=False)
+        other = next((s for s in others if s is not None and s.rows is not None), guess)
+        of_step = {"labels": other.labels, "depth": other.depth}
+        return dataclasses.replace(guess, rows=other.rows, per_item=other.per_item, **of_step)
 
 
 def as_matrix(shape):

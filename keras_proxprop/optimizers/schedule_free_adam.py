@@ -53,9 +53,9 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
       first, however many there will be.
     - There is no momentum, and no need for a schedule. Steps are made with points `z`; `x` is
       the mean of these, in which step `t` weighs as `t ** 3`; and the model's weights are
-      `y = (1 - beta_1) z + beta_1 x`. That takes out the noise which long steps leave.
-      It keeps `z - x` only, so that nothing is undone that
-      others write into the weights, and `y` is what one evaluates, saves and exports.
+      `y = (1 - beta_1) z + beta_1 x`. That takes out the noise which long steps leave. It
+      keeps `z - x` only, so that nothing is undone that others write into the weights, and
+      `y` is what one evaluates, saves and exports.
     - The mean of squares forgets in 50 steps, so that steps stay as long as they should where
       directions get smaller and smaller; and the root mean square of `direction / root` is at
       most 2 over a weight, which keeps a batch much unlike those before from a long step.

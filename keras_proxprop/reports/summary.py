@@ -184,8 +184,8 @@ def layer_reports(model, batch_size=None, optimizer=None, replicas=1):
 def _member_reports(plan, recorder, proxprop, batch_known, replicas):
     """Yields every `Member` of a recorded forward pass with its `LayerReport`."""
     members = plan.without_tied(recorder, plan.members(recorder))
-    explicit = [Problem([member]) for member in members if member.why is not None]
-    problems = [(problem, problem.rows()) for problem in Problem.group(members) + explicit]
+    implicit, explicit = Problem.of_step(members)
+    problems = implicit + explicit
     of_step = sizes_of_step(problems)
     for problem, rows in problems:
         solver, why = plan.solver(problem, rows), problem.members[0].why
