@@ -5,10 +5,8 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Mutation:
-    """One place of the source, what to write there, and the tests that must notice.
-
-    `tests` is a file of tests and, after a space, an expression as for pytest's `-k`.
-    """
+    """One place of the source, what to write there, and the tests that must notice: a file of
+    tests and, after a space, an expression as for pytest's `-k`."""
 
     name: str
     file: str
