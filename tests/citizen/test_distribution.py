@@ -6,13 +6,11 @@ from scenarios import python
 SETUP = """
 import keras, numpy as np, tensorflow as tf
 from helpers import assert_close, assert_close_weights, weights_of
+from logical_devices import mirrored
 from keras_proxprop import CurvatureMemory, ProxProp, RowAdam
 from keras_proxprop.memory.averaged_gram import KEPT
 
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-strategy = tf.distribute.MirroredStrategy(devices)
+strategy = mirrored(2)
 assert strategy.num_replicas_in_sync == 2
 L = keras.layers
 """

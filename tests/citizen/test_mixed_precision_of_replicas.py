@@ -9,12 +9,10 @@ TRAINED = """
 import sys
 import keras, numpy as np, tensorflow as tf
 from helpers import relative_error, weights_of
+from logical_devices import mirrored
 from keras_proxprop import CurvatureMemory, ProxProp
 
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-strategy = tf.distribute.MirroredStrategy(devices)
+strategy = mirrored(2)
 L = keras.layers
 keras.config.set_dtype_policy("mixed_float16")
 MEMORY = CurvatureMemory(layers="all", refresh_every=3)

@@ -170,13 +170,11 @@ def test_directions_that_were_made_finite_by_hand_are_a_step():
 REPLICAS = """
 import keras, numpy as np, tensorflow as tf
 from helpers import assert_equal_weights, weights_of
+from logical_devices import mirrored
 from scenarios import data, optimizer_state, proxprop, remembering
 from test_not_finite import assert_unchanged, net, snapshot
 
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-strategy = tf.distribute.MirroredStrategy(devices)
+strategy = mirrored(2)
 for new in (
     proxprop,
     remembering,

@@ -159,10 +159,8 @@ def test_directions_made_in_a_loop_of_a_graph_are_accepted_there():
 STRATEGY = """
 import keras, numpy as np, tensorflow as tf
 import pytest
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-strategy = tf.distribute.MirroredStrategy(devices)
+from logical_devices import mirrored
+strategy = mirrored(2)
 from provenance_cases import directions, new, plain
 from scenarios import mlp
 from helpers import weights_of, assert_equal_weights

@@ -10,15 +10,11 @@ REPLICAS = """
 import sys
 import keras, numpy as np, tensorflow as tf
 from helpers import relative_error
+from logical_devices import mirrored
 from keras_proxprop import ImplicitGradientTape, solvers
 
 number = int(sys.argv[1])
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * number
-)
-devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-strategy = tf.distribute.MirroredStrategy(devices)
+strategy = mirrored(number)
 L = keras.layers
 random = np.random.default_rng(0)
 """

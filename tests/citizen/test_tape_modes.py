@@ -63,12 +63,10 @@ def test_a_tape_that_persists_stops_resets_and_is_entered_again(wrap):
 TWO_REPLICAS = """
 import keras, numpy as np, tensorflow as tf
 from helpers import assert_close, implicit_direction
+from logical_devices import mirrored
 from keras_proxprop import ImplicitGradientTape
 
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-strategy = tf.distribute.MirroredStrategy(devices)
+strategy = mirrored(2)
 x = np.random.default_rng(0).normal(size=(2, 6, 4)).astype("float32")
 with strategy.scope():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh")])

@@ -6,12 +6,11 @@ THREADS = """
 import threading
 import keras, numpy as np, tensorflow as tf
 from helpers import assert_equal_weights
+from logical_devices import logical_devices
 from scenarios import state
 from keras_proxprop import CurvatureMemory, ProxProp
 
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+devices = logical_devices(2)
 tf.config.experimental.enable_op_determinism()
 L = keras.layers
 random = np.random.default_rng(0)

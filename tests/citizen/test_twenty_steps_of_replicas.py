@@ -7,14 +7,10 @@ TRAINED = """
 import sys
 import keras, numpy as np, tensorflow as tf
 from helpers import relative_error, weights_of
+from logical_devices import mirrored
 from keras_proxprop import CurvatureMemory, ProxProp
 
-number = int(sys.argv[1])
-cpu = tf.config.list_physical_devices("CPU")[0]
-parts = [tf.config.LogicalDeviceConfiguration()] * number
-tf.config.set_logical_device_configuration(cpu, parts)
-devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-strategy = tf.distribute.MirroredStrategy(devices)
+strategy = mirrored(int(sys.argv[1]))
 L = keras.layers
 
 
