@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_proxprop import replicas, xla
 from keras_proxprop.memory.inverses import inverses_of
+from keras_proxprop.memory.stacks import in_stacks, mean_per_matrix, per_matrix
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
@@ -164,18 +165,13 @@ def refresh(states, rows, step, tau, memory):
     own_counts = [tf.cast(each.count, tf.float64) for each in rows]
 
     def renewed():
-        sums = []
         grams = replicas.total_symmetric([each.gram() for each in rows])
         counts = replicas.total(own_counts)
-        for gram, count, values, age in zip(grams, counts, kept, tf.unstack(ages)):
-            gram /= tf.cast(count, gram.dtype)
-            keep = tf.constant(memory.decay, tf.float64) ** (
-                tf.cast(tf.maximum(age, 1), tf.float64) / memory.refresh_every
-            )
-            old = [values[i] for i in (average, weight, number, last)]
-            count *= replicas.parts()
-            sums.append(_averaged(gram, count, keep, *old))
-            sums[-1][0].set_shape(values[average].shape)
+        passed = tf.cast(tf.maximum(ages, 1), tf.float64) / memory.refresh_every
+        keep = tf.unstack(tf.constant(memory.decay, tf.float64) ** passed, len(kept))
+        old = [[values[i] for i in (average, weight, number, last)] for values in kept]
+        numbers = [count * replicas.parts() for count in counts]
+        sums = in_stacks(_averaged, list(zip(grams, counts, numbers, keep, *zip(*old))))
         inverses = inverses_of([each[:3] for each in sums], tau.tensor)
         return [
             [mean, made, *counted, step, trace, damped]
@@ -190,33 +186,37 @@ def refresh(states, rows, step, tau, memory):
 
 
 @xla.traced_once
-def _averaged(gram, count, keep, average, weight, number, last):
-    """Returns the average after a batch, `weight`, `number`, and the batch's trace.
+def _averaged(gram, count, rows, keep, average, weight, number, last):
+    """Returns the averages after a batch, `weight`, `number`, and the traces of the batch.
 
     Args:
-        gram, count: the batch's `AᵀA / R` and `R`.
+        gram, count: stacks of `AᵀA`, and of the number of rows that it is made of.
+        rows: those of the whole batch.
         keep: what is to be left of what is kept.
-        average, weight, number, last: as in `AveragedGram`.
+        average, weight, number, last: stacks of what is in `AveragedGram`s.
     """
+    gram /= per_matrix(tf.cast(count, gram.dtype), gram)
     # An overflow is forgotten.
-    finite = tf.reduce_all(tf.math.is_finite(gram))
+    finite = tf.reshape(tf.math.is_finite(gram), [tf.shape(gram)[0], -1])
+    finite = tf.reduce_all(finite, 1)
     keep = tf.where(finite, keep, 1.0)
-    new = tf.where(finite, gram, tf.zeros_like(gram))
+    new = tf.where(per_matrix(finite, gram), gram, tf.zeros_like(gram))
     batch = tf.where(finite, _trace(new), last)
     average, new = _bounded(average, new, weight, last)
-    average = tf.cast(keep, gram.dtype) * average + tf.cast(1 - keep, gram.dtype) * new
+    kept = per_matrix(tf.cast(keep, gram.dtype), gram)
+    average = kept * average + (1 - kept) * new
     weight = keep * weight + (1 - keep)
-    number = keep * number + (1 - keep) * count
+    number = keep * number + (1 - keep) * rows
     return average, weight, number, batch
 
 
-def _trace(gram):
-    """Returns the mean trace of a Gram matrix, or of a stack, in float64."""
-    return tf.reduce_mean(tf.linalg.trace(tf.cast(gram, tf.float64)))
+def _trace(grams):
+    """Returns the traces of Gram matrices, the mean where there are groups, in float64."""
+    return mean_per_matrix(tf.linalg.trace(tf.cast(grams, tf.float64))[:, None])
 
 
 def _bounded(average, new, weight, last):
-    """Returns the sum `average` and a batch's Gram matrix, neither out of all proportion.
+    """Returns the sums `average` and a batch's Gram matrices, none out of all proportion.
 
     A batch of outliers would stay for as long as its scale takes to decay. So the batch is
     compared with the average and with the batch at the last refresh: where it is more than
@@ -225,19 +225,20 @@ def _bounded(average, new, weight, last):
     scaled down, as happens after a first batch of outliers.
 
     Args:
-        average: weighted sum of `AᵀA / R`.
-        new: the batch's `AᵀA / R`.
-        weight: sum of the weights in `average`.
-        last: trace of the batch at the last refresh.
+        average: weighted sums of `AᵀA / R`, a stack.
+        new: the batch's `AᵀA / R`, likewise.
+        weight: sums of the weights in `average`.
+        last: traces of the batch at the last refresh.
     """
     batch, mean = _trace(new), tf.math.divide_no_nan(_trace(average), weight)
 
-    def limited(value, others):
-        """Returns by what to multiply a trace so that it is in proportion to two others."""
-        most = _LIMIT * tf.reduce_max(others)
+    def limited(value, *others):
+        """Returns by what to multiply traces so that they are in proportion to two others."""
+        most = _LIMIT * tf.maximum(*others)
         # Nothing is out of proportion to nothing.
         return tf.where((value > most) & (most > 0), most / value, 1.0)
 
-    down = tf.maximum(limited(mean, [batch, last]), 1 / _LIMIT)
-    scaled = limited(batch, [mean, last])
-    return tf.cast(down, new.dtype) * average, tf.cast(scaled, new.dtype) * new
+    down = tf.maximum(limited(mean, batch, last), 1 / _LIMIT)
+    scaled = limited(batch, mean, last)
+    down, scaled = (per_matrix(tf.cast(f, new.dtype), new) for f in (down, scaled))
+    return down * average, scaled * new

@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from keras_proxprop import replicas, xla
-from keras_proxprop.solvers.factorization import floored_inverse
+from keras_proxprop.memory.stacks import in_stacks, mean_per_matrix, per_matrix
+from keras_proxprop.solvers.factorization import floored_inverse, halvings
 from keras_proxprop.tau import Tau
 
 
@@ -18,33 +19,36 @@ def inverses_of(averages, tau):
         tau: as in `Tau`.
     """
 
-    def made(average, *sums):
-        inverse, damped = _inverse(average, *sums, tau)
-        inverse.set_shape(average.shape)
-        return inverse, damped
+    def made(chosen):
+        def inverse(average, *sums):
+            return _inverse(average, *sums, tau, halvings(average.shape[-1]))
+
+        return in_stacks(inverse, chosen)
 
     if replicas.in_sync() == 1:
-        return [made(*each) for each in averages]
+        return made(averages)
     matrices = [average for average, *_ in averages]
     costs = [matrix.shape.num_elements() * matrix.shape[-1] for matrix in matrices]
     places = owners(costs, replicas.in_sync())
-    found = [
-        made(*each) if place == replicas.index() else (tf.zeros_like(each[0]), False)
-        for each, place in zip(averages, places)
-    ]
+    own = [i for i, place in enumerate(places) if place == replicas.index()]
+    found = [(tf.zeros_like(matrix), False) for matrix in matrices]
+    for i, new in zip(own, made([averages[i] for i in own])):
+        found[i] = new
     inverses = replicas.total_symmetric([inverse for inverse, _ in found])
     damped = tf.stack([tf.cast(flag, tf.int32) for _, flag in found])
     return list(zip(inverses, tf.unstack(replicas.total(damped) > 0)))
 
 
 @xla.traced_once
-def _inverse(average, weight, rows, tau):
+def _inverse(average, weight, rows, tau, times):
     # R Ḡ: both sums are over the same weights.
     scale = tf.math.divide_no_nan(rows, weight**2)
-    whole = tf.cast(scale, average.dtype) * average
+    whole = per_matrix(tf.cast(scale, average.dtype), average) * average
     # Of the average: that of its own rows would differ from replica to replica.
-    curvature = tf.reduce_mean(tf.linalg.diag_part(whole))
-    return floored_inverse(whole, 1 / Tau(tau).at(curvature, whole.dtype))
+    curvature = mean_per_matrix(tf.linalg.diag_part(whole))
+    shift = 1 / Tau(tau).at(curvature, whole.dtype)
+    inverse, damped = floored_inverse(whole, per_matrix(shift, whole)[..., 0, 0], times)
+    return inverse, tf.reduce_any(tf.reshape(damped, [tf.shape(scale)[0], -1]), 1)
 
 
 def owners(costs, number):

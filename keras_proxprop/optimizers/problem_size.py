@@ -41,6 +41,12 @@ class ProblemSize:
             return tf.cast(self.rows, tf.float32) / self.per_item
         return None if self.rows is None else self.rows / self.per_item
 
+    @property
+    def batch(self):
+        """What tells whether two sizes have as many items and labels."""
+        rows = id(self.rows) if tf.is_tensor(self.rows) else self.rows
+        return rows, self.per_item, self.labels
+
     @classmethod
     def of_shape(cls, shape, others=()):
         """Returns what is guessed of a variable that belongs to no problem.
@@ -81,6 +87,28 @@ class KnowsSizes:
         finally:
             self._sizes.of = {}
 
+    def apply(self, grads, trainable_variables=None):
+        self._sizes.made = {}
+        try:
+            return super().apply(grads, trainable_variables)
+        finally:
+            self._sizes.made = None
+
+    def once(self, key, make):
+        """Returns what `make()` returns, and makes it once in a step.
+
+        Args:
+            key: what tells it from others.
+            make: function of nothing.
+        """
+        if self._sizes.made is None:
+            return make()
+        # A tensor belongs to the graph that it was made in.
+        key = key, tf.compat.v1.get_default_graph()
+        if key not in self._sizes.made:
+            self._sizes.made[key] = make()
+        return self._sizes.made[key]
+
     def size_of(self, variable):
         """Returns the `ProblemSize` of a variable, as far as it is known or can be guessed."""
         size = self._sizes.of.get(variable_key(variable))
@@ -109,7 +137,13 @@ def sizes_known(optimizers, variables, sizes):
 
 
 class _Sizes:
-    """`{key of a variable: size}` in the step being made: no state for Keras to track."""
+    """What is known of the step being made: no state for Keras to track.
+
+    Attributes:
+        of: `{key of a variable: size}`.
+        made: what is made once a step, or `None` where no step is being made.
+    """
 
     def __init__(self):
         self.of = {}
+        self.made = None

@@ -119,47 +119,75 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         index, dtype = slot_index(self, variable), variable.dtype
         offset, mean_square = self._offsets[index], self._mean_squares[index]
         gradient = tf.cast(tf.convert_to_tensor(gradient), dtype)
-        # Float16 ends at 65,504 steps.
-        t = tf.cast(self.iterations + 1, tf.float32)
-        beta_2 = tf.constant(self.beta_2, tf.float32)
-        squares = mean_square + (tf.square(gradient) - mean_square) * (1 - self.beta_2)
-        root = tf.sqrt(squares / tf.cast(1 - beta_2**t, dtype))
-        root += epsilon_for(self.epsilon, dtype)
+        # What is the same for all weights is made once a step.
+        rates = self.once("rates", lambda: self._rates(learning_rate))
+        new, unbias, epsilon, forward, back, rest = self.once(
+            dtype, lambda: self._parts(dtype)
+        )
+        squares = mean_square + (tf.square(gradient) - mean_square) * new
         # Without its length as yet.
-        step = gradient / root
-
-        rate = tf.cast(learning_rate, tf.float32) / tf.sqrt(1 + (t - 1) / _FULL_STEPS)
-        rate *= self.factor(self.size_of(variable), variable)
-        rate /= tf.maximum(1.0, _root_mean_square(step) / _LARGEST)
+        step = gradient / (tf.sqrt(squares * unbias) + epsilon)
+        rate = rates[index] * tf.minimum(1.0, _LARGEST / _root_mean_square(step))
         # z - x after the step in z, and before x follows.
         ahead = offset - tf.cast(rate, dtype) * step
-        share = tf.cast((_POWER + 1) / (t + _POWER), dtype)
         self.assign(mean_square, squares)
-        self.assign_add(
-            variable,
-            (share + (1 - self.beta_1) * (1 - share)) * ahead - (1 - self.beta_1) * offset,
-        )
-        self.assign(offset, (1 - share) * ahead)
+        self.assign_add(variable, forward * ahead - back * offset)
+        self.assign(offset, rest * ahead)
+
+    def _rates(self, learning_rate):
+        """Returns the learning rate of every weight at this step, a list of scalars."""
+        variables = self._trainable_variables
+        sizes = [self.size_of(variable) for variable in variables]
+        t = tf.cast(self.iterations, tf.float32)
+        rate = tf.cast(learning_rate, tf.float32) / tf.sqrt(1 + t / _FULL_STEPS)
+        return tf.unstack(rate * self._factors(sizes, variables))
+
+    def _parts(self, dtype):
+        """Returns the numbers that a step of weights of a dtype has in its formula."""
+        # Float16 ends at 65,504 steps.
+        t = tf.cast(self.iterations + 1, tf.float32)
+        share = (_POWER + 1) / (t + _POWER)
+        beta_1, beta_2 = (tf.constant(beta, tf.float32) for beta in (self.beta_1, self.beta_2))
+        unbias = 1 / (1 - beta_2**t)
+        epsilon = epsilon_for(self.epsilon, dtype)
+        forward = share + (1 - beta_1) * (1 - share)
+        parts = 1 - self.beta_2, unbias, epsilon, forward, 1 - self.beta_1, 1 - share
+        return [tf.cast(part, dtype) for part in parts]
 
     def factor(self, size, variable):
-        rate = _UNITS * min(1.0, _DEPTH / (size.depth or self._depth))
-        if size.items is not None:
-            # Of all batches whose directions are averaged.
-            batches = self.gradient_accumulation_steps or 1
-            labels = size.items * size.labels * batches / _LABELS
-            rate *= tf.clip_by_value(labels**_EXPONENT, _SHORTEST, _LONGEST)
-        glorot = math.sqrt(2 / (size.features + size.columns))
-        index = slot_index(self, variable)
-        if index is None:
-            first = tf.constant(_first_size(variable))
+        return self._factors([size], [variable])[0]
+
+    def _factors(self, sizes, variables):
+        """Returns by what the learning rate is multiplied for every variable, a vector."""
+        indices = [slot_index(self, variable) for variable in variables]
+        if None in indices:
+            first = tf.constant([_first_size(variable) for variable in variables])
         else:
-            first = tf.convert_to_tensor(self._first_sizes)[index]
+            first = tf.gather(tf.convert_to_tensor(self._first_sizes), indices)
+        glorot = [math.sqrt(2 / (size.features + size.columns)) for size in sizes]
         own = tf.where(first > 0, tf.minimum(first, glorot), glorot)
-        if size.lookup:
-            own = tf.maximum(own, _root_mean_square(variable))
-        elif size.implicit:
-            own *= min(1.0, math.sqrt(_FEATURES / size.features))
-        return rate * own
+        if any(size.lookup for size in sizes):
+            present = zip(sizes, variables)
+            present = [_root_mean_square(v) if size.lookup else 0.0 for size, v in present]
+            own = tf.maximum(own, tf.stack(present))
+        return own * [self._share(size) for size in sizes] * self._factors_of_labels(sizes)
+
+    def _share(self, size):
+        share = _UNITS * min(1.0, _DEPTH / (size.depth or self._depth))
+        if size.implicit and not size.lookup:
+            share *= min(1.0, math.sqrt(_FEATURES / size.features))
+        return share
+
+    def _factors_of_labels(self, sizes):
+        # Of all batches whose directions are averaged.
+        batches = self.gradient_accumulation_steps or 1
+        found = {}
+        for size in sizes:
+            if size.batch not in found:
+                labels = _LABELS if size.items is None else size.items * size.labels * batches
+                factor = (labels / _LABELS) ** _EXPONENT
+                found[size.batch] = tf.clip_by_value(factor, _SHORTEST, _LONGEST)
+        return tf.stack([found[size.batch] for size in sizes])
 
     def get_config(self):
         return {

@@ -1,5 +1,7 @@
 """Solving with a Gram matrix that may be singular to working precision."""
 
+import math
+
 import tensorflow as tf
 
 from keras_proxprop import replicas, xla
@@ -25,7 +27,7 @@ _DAMPING = 1e-8
 _FLOOR = 1e-5
 _FLOORS = 4
 # Triangular kernels use one core: halving a matrix three times leaves nearly all the work to
-# matrix products. Smaller ones are factorized whole.
+# matrix products. Parts that are no larger than this are factorized whole.
 _LEAF = 64
 _HALVINGS = 3
 
@@ -56,7 +58,7 @@ def solution(form, shift):
                 `None`.
         shift: positive scalar tensor.
     """
-    factor, trusted = _inverse_factor(form.gram, shift, 0.0)
+    factor, trusted = _shared_inverse_factor(form.gram, shift, 0.0)
     factor.set_shape(form.gram.shape)
 
     def inverse(x):
@@ -131,29 +133,33 @@ def _most_amplified(factor, diagonal):
     return tf.matmul(factor, z, transpose_a=True), tf.reduce_sum(z**2, axis=-2)
 
 
-@xla.traced_once
-def floored_inverse(gram, shift):
-    """Returns `(G + shift I)⁻¹`, with the diagonal of `G` a little raised, and whether
-    more was needed, a boolean tensor.
+def floored_inverse(gram, shift, times):
+    """Returns `(G + shift I)⁻¹` of every matrix of a stack, with the diagonal of `G` a little
+    raised, and which of them needed more than that, `[...]`.
 
     Args:
-        gram: symmetric `G`, `[n, n]` or a stack of such, positive semidefinite up to rounding.
-        shift: positive scalar tensor.
+        gram: symmetric `G`, `[..., n, n]`, positive semidefinite up to rounding.
+        shift: positive tensor that broadcasts to `[...]`.
+        times: how often a matrix is halved: see `halvings`.
     """
-    gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)
+    gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)[..., None]
 
     def attempt(floor, _, tries, __):
-        factor, _ = _inverse_factor(gram64, shift64, floor)
-        finite = tf.reduce_all(tf.math.is_finite(factor))
-        return 10 * floor, tf.where(finite, factor, 0.0), tries + 1, finite
+        factor, _ = _inverse_factor(gram64, shift64, floor[..., None], times)
+        finite = tf.reduce_all(tf.math.is_finite(factor), [-2, -1])
+        factor = tf.where(finite[..., None, None], factor, 0.0)
+        # What is finite is made again as it is.
+        floor = tf.where(finite, floor, 10 * floor)
+        return floor, factor, tries + 1, tf.reduce_all(finite)
 
-    _, factor, tries, _ = tf.while_loop(
+    floor = tf.zeros_like(gram64[..., 0, 0]) + _FLOOR
+    raised, factor, _, _ = tf.while_loop(
         lambda floor, _, tries, done: ~done & (tries < _FLOORS),
         attempt,
-        (tf.constant(_FLOOR, tf.float64), tf.zeros_like(gram64), 0, tf.constant(False)),
+        (floor, tf.zeros_like(gram64), 0, tf.constant(False)),
     )
     inverse = tf.matmul(factor, factor, transpose_a=True)
-    return tf.cast(inverse, gram.dtype), tries > 1
+    return tf.cast(inverse, gram.dtype), raised > floor
 
 
 def _in_float64(gram, direction, shift):
@@ -180,26 +186,43 @@ def _damped_inverse_factor(gram, shift):
     return factor, (damping > _DAMPING) & tf.reduce_all(tf.math.is_finite(factor))
 
 
-@xla.traced_once
-def _inverse_factor(gram, shift, damping):
-    """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted."""
+def _inverse_factor(gram, shift, damping, times=None):
+    """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted.
+
+    `times` is how often the matrix is halved: see `halvings`. By default its size says so.
+    """
     diagonal = tf.linalg.diag_part(gram) + shift
     scale = tf.math.rsqrt(diagonal)
     unit = gram * scale[..., :, None] * scale[..., None, :]
     unit = tf.linalg.set_diag(unit, tf.ones_like(diagonal) + damping)
-    inverse = _inverse_cholesky(unit, _HALVINGS)
+    inverse = _inverse_cholesky(unit, times)
     pivots_inverted = tf.linalg.diag_part(inverse) ** 2
     # A failed factorization is NaN, for which this is false.
     trusted = tf.reduce_all(pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype])
     return inverse * scale[..., None, :], trusted
 
 
-def _inverse_cholesky(matrix, halvings):
+_shared_inverse_factor = xla.traced_once(_inverse_factor)
+
+
+def halvings(n):
+    """Returns how often an `n × n` matrix is halved before its parts are factorized."""
+    return min(_HALVINGS, max(0, math.ceil(math.log2(n / _LEAF))))
+
+
+def _inverse_cholesky(matrix, times):
     """Returns the inverse of the Cholesky factor."""
-    return _by_halves(matrix, halvings) if halvings else _whole(matrix)
+    if times is None:
+        large = tf.shape(matrix)[-1] > _LEAF
+        return tf.cond(large, lambda: _shared(matrix, _HALVINGS), lambda: _whole(matrix))
+    return _by_halves(matrix, times, _inverse_cholesky) if times else _whole(matrix)
 
 
 @xla.traced_once
+def _shared(matrix, times):
+    return _by_halves(matrix, times, _shared if times > 1 else _inverse_cholesky)
+
+
 def _whole(matrix):
     # A constant identity, or zeros to start from above, would be made and kept for every
     # branch, taken or not: 100 MiB for a net of three wide layers.
@@ -207,25 +230,20 @@ def _whole(matrix):
     return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
 
 
-@xla.traced_once
-def _by_halves(matrix, halvings):
+def _by_halves(matrix, times, of_half):
     n = tf.shape(matrix)[-1]
-
-    def halves():
-        sizes = tf.stack([n // 2, n - n // 2])
-        left, right = tf.split(matrix, sizes, axis=-1, num=2)
-        upper, below = tf.split(left, sizes, axis=-2, num=2)
-        first = _inverse_cholesky(upper, halvings - 1)
-        below = tf.matmul(below, first, transpose_b=True)
-        schur = tf.split(right, sizes, axis=-2, num=2)[1]
-        schur -= tf.matmul(below, below, transpose_b=True)
-        second = _inverse_cholesky(schur, halvings - 1)
-        corner = -tf.matmul(second, tf.matmul(below, first))
-        above = tf.zeros_like(tf.linalg.matrix_transpose(corner))
-        columns = tf.concat([first, corner], axis=-2), tf.concat([above, second], axis=-2)
-        return tf.concat(columns, axis=-1)
-
-    return tf.cond(n > _LEAF, halves, lambda: _whole(matrix))
+    sizes = tf.stack([n // 2, n - n // 2])
+    left, right = tf.split(matrix, sizes, axis=-1, num=2)
+    upper, below = tf.split(left, sizes, axis=-2, num=2)
+    first = of_half(upper, times - 1)
+    below = tf.matmul(below, first, transpose_b=True)
+    schur = tf.split(right, sizes, axis=-2, num=2)[1]
+    schur -= tf.matmul(below, below, transpose_b=True)
+    second = of_half(schur, times - 1)
+    corner = -tf.matmul(second, tf.matmul(below, first))
+    above = tf.zeros_like(tf.linalg.matrix_transpose(corner))
+    columns = tf.concat([first, corner], axis=-2), tf.concat([above, second], axis=-2)
+    return tf.concat(columns, axis=-1)
 
 
 def _apply(factor, right):

@@ -14,7 +14,7 @@ def positive_definite(*shape):
 
 
 def inverse_cholesky(matrix):
-    return factorization._inverse_cholesky(matrix, factorization._HALVINGS)
+    return factorization._inverse_cholesky(matrix, factorization.halvings(matrix.shape[-1]))
 
 
 @tf.function(jit_compile=True)
@@ -31,6 +31,24 @@ def test_inverse_cholesky_is_that_of_numpy(shape, dtype, tolerance, jit_compile)
     expected = np.linalg.inv(np.linalg.cholesky(matrix))
     assert_close(found, expected, tolerance)
     assert np.all(np.triu(found, 1) == 0)
+
+
+@pytest.mark.parametrize("n", [1, 64, 65, 130, 257])
+def test_a_matrix_of_any_size_has_the_same_inverse_factor(n):
+    matrix = positive_definite(n)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float64)])
+    def of_any_size(matrix):
+        return factorization._inverse_cholesky(matrix, None)
+
+    expected = np.linalg.inv(np.linalg.cholesky(matrix))
+    assert_close(of_any_size(tf.constant(matrix)), expected, 1e-12)
+    assert_close(inverse_cholesky(tf.constant(matrix)), expected, 1e-12)
+
+
+def test_matrices_are_halved_until_their_parts_are_small_or_three_times():
+    sizes = {1: 0, 64: 0, 65: 1, 128: 1, 129: 2, 256: 2, 257: 3, 10_000: 3}
+    assert {n: factorization.halvings(n) for n in sizes} == sizes
 
 
 def test_an_indefinite_matrix_has_no_inverse_factor():
