@@ -117,22 +117,22 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         index, dtype = slot_index(self, variable), variable.dtype
-        offset, mean_square = self._offsets[index], self._mean_squares[index]
-        gradient = tf.cast(tf.convert_to_tensor(gradient), dtype)
-        # What is the same for all weights is made once a step.
+        slots = self._offsets[index], self._mean_squares[index]
+        # What is the same for all weights is made once a step, and every slot is read once.
         rates = self.once("rates", lambda: self._rates(learning_rate))
-        new, unbias, epsilon, forward, back, rest = self.once(
-            dtype, lambda: self._parts(dtype)
-        )
+        numbers = self.once(dtype, lambda: self._numbers(dtype))
+        new, unbias, epsilon, forward, back, rest = numbers
+        offset, mean_square = map(tf.convert_to_tensor, slots)
+        gradient = tf.cast(tf.convert_to_tensor(gradient), dtype)
         squares = mean_square + (tf.square(gradient) - mean_square) * new
         # Without its length as yet.
         step = gradient / (tf.sqrt(squares * unbias) + epsilon)
-        rate = rates[index] * tf.minimum(1.0, _LARGEST / _root_mean_square(step))
+        rate = rates[index] / tf.maximum(1.0, _root_mean_square(step) / _LARGEST)
         # z - x after the step in z, and before x follows.
         ahead = offset - tf.cast(rate, dtype) * step
-        self.assign(mean_square, squares)
+        self.assign(slots[1], squares)
         self.assign_add(variable, forward * ahead - back * offset)
-        self.assign(offset, rest * ahead)
+        self.assign(slots[0], rest * ahead)
 
     def _rates(self, learning_rate):
         """Returns the learning rate of every weight at this step, a list of scalars."""
@@ -142,7 +142,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         rate = tf.cast(learning_rate, tf.float32) / tf.sqrt(1 + t / _FULL_STEPS)
         return tf.unstack(rate * self._factors(sizes, variables))
 
-    def _parts(self, dtype):
+    def _numbers(self, dtype):
         """Returns the numbers that a step of weights of a dtype has in its formula."""
         # Float16 ends at 65,504 steps.
         t = tf.cast(self.iterations + 1, tf.float32)
@@ -151,8 +151,8 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         unbias = 1 / (1 - beta_2**t)
         epsilon = epsilon_for(self.epsilon, dtype)
         forward = share + (1 - beta_1) * (1 - share)
-        parts = 1 - self.beta_2, unbias, epsilon, forward, 1 - self.beta_1, 1 - share
-        return [tf.cast(part, dtype) for part in parts]
+        numbers = 1 - self.beta_2, unbias, epsilon, forward, 1 - self.beta_1, 1 - share
+        return [tf.cast(number, dtype) for number in numbers]
 
     def factor(self, size, variable):
         return self._factors([size], [variable])[0]
