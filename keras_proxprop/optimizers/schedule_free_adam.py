@@ -57,7 +57,8 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
       keeps `z - x` only, so that nothing is undone that others write into the weights, and
       `y` is what one evaluates, saves and exports.
     - The mean of squares forgets in 50 steps, so that steps stay as long as they should where
-      directions get smaller and smaller; and the root mean square of `direction / root` is at
+      directions get smaller and smaller; that of an embedding's row forgets only in steps in
+      which the row is looked up; and the root mean square of `direction / root` is at
       most 2 over a weight, which keeps a batch much unlike those before from a long step.
     - `epsilon` is 1e-12, since directions may be small. For weights in float16 it is 1e-7.
 
@@ -125,6 +126,8 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         offset, mean_square = map(tf.convert_to_tensor, slots)
         gradient = tf.cast(tf.convert_to_tensor(gradient), dtype)
         squares = mean_square + (tf.square(gradient) - mean_square) * new
+        if self.size_of(variable).lookup:
+            squares = _of_rows_seen(gradient, squares, mean_square, unbias)
         # Without its length as yet.
         step = gradient / (tf.sqrt(squares * unbias) + epsilon)
         rate = rates[index] / tf.maximum(1.0, _root_mean_square(step) / _LARGEST)
@@ -202,6 +205,18 @@ def _first_size(variable):
     """Returns the size of a variable as a number, 0 where it has no value yet."""
     with tf.init_scope():
         return float(_root_mean_square(variable)) if tf.executing_eagerly() else 0.0
+
+
+def _of_rows_seen(gradient, squares, mean_square, unbias):
+    """Returns means of squares in which rows that were not looked up are what they were.
+
+    Else a row would come back to a mean that has forgotten it, and take far too long a step.
+    A row that comes for the first time has the mean of that time alone.
+    """
+    seen = tf.reduce_any(gradient != 0, axis=-1, keepdims=True)
+    first = tf.reduce_all(mean_square == 0, axis=-1, keepdims=True)
+    squares = tf.where(first, tf.square(gradient) / unbias, squares)
+    return tf.where(seen, squares, mean_square)
 
 
 def _root_mean_square(values):

@@ -156,6 +156,41 @@ def test_it_is_the_default_and_takes_its_arguments():
     assert type(ProxProp("adam").inner_optimizer) is keras.optimizers.Adam
 
 
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_a_row_that_is_not_looked_up_keeps_its_mean_of_squares(jit_compile):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((2,)), L.Embedding(7, 3), L.Flatten()])
+    table = model.layers[0].embeddings
+    random = np.random.default_rng(0)
+    # Row 6 is never looked up, row 5 for the first time in the last batch but one.
+    ids = np.array([[0, 1], [0, 0], [2, 3], [0, 4], [5, 1], [2, 5]])
+    targets = random.normal(size=(6, 6)).astype("float32")
+    w = table.numpy().astype(np.float64)
+    z, x, v, total = w.copy(), w.copy(), np.zeros_like(w), 0.0
+    first = np.sqrt(np.mean(w**2))
+    proxprop = ProxProp(learning_rate=RATE, tau=TAU, final_layer="implicit")
+    model.compile(proxprop, "mse", jit_compile=jit_compile)
+    model.fit(ids, targets, batch_size=1, epochs=4, shuffle=False, verbose=0)
+    for step in range(1, 25):
+        own, target = ids[(step - 1) % 6], targets[(step - 1) % 6].reshape(2, 3)
+        counts = np.bincount(own, minlength=7)[:, None]
+        p = np.zeros_like(w)
+        np.add.at(p, own, (w[own] - target) / 3 / (counts[own] + 1 / TAU))
+        seen, new = counts[:, 0] > 0, counts[:, 0] * v[:, 0] == 0
+        forgotten = 0.98**step
+        v[seen & new] = (1 - forgotten) * p[seen & new] ** 2
+        v[seen & ~new] += 0.02 * (p**2 - v)[seen & ~new]
+        size = max(min(np.sqrt(2 / 10), first), np.sqrt(np.mean(w**2)))
+        length = 210 * RATE * size * (1 / 64) ** 0.25 / np.sqrt(1 + (step - 1) / 100)
+        p /= np.sqrt(v / (1 - forgotten)) + 1e-12
+        z -= length * p / max(1, np.sqrt(np.mean(p**2)) / 2)
+        weight = step * (step + 1) * (step + 2)
+        total += weight
+        x += weight / total * (z - x)
+        w = 0.05 * z + 0.95 * x
+    assert_close(table.numpy(), w, 1e-4)
+
+
 def test_summary_tells_the_factors():
     model = net()
     reports = {r.name: r for r in summary(model, batch_size=64, print_fn=lambda line: None)}
