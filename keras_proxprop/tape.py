@@ -152,9 +152,6 @@ class ImplicitGradientTape(tf.GradientTape):
         flat = tf.nest.flatten(sources)
         wanted = {variable_key(s) for s in flat}
         members = self._plan.members(self._recorder, target, wanted, self._jacobian)
-        trained = wanted & set(map(variable_key, self._plan.model.trainable_variables))
-        if trained and not self._jacobian:
-            self._warn_if_all_explicit(members)
         zs = [use.z for member in members for use in member.uses]
         self._damped, self.asked = [], True
         try:
@@ -171,6 +168,8 @@ class ImplicitGradientTape(tf.GradientTape):
             sizes, self._damped = replace_by_directions(
                 found, members, d, self._plan, self._tau, self._observer
             )
+        if not self._jacobian:
+            self._warn_if_all_explicit(members, found)
         if tf.executing_eagerly() and self.damped:
             warn_damped("This step was")
         for source in flat:
@@ -222,8 +221,12 @@ class ImplicitGradientTape(tf.GradientTape):
         """
         return tf.reduce_any(tf.stack(self._damped)) if self._damped else tf.constant(False)
 
-    def _warn_if_all_explicit(self, members):
+    def _warn_if_all_explicit(self, members, found):
+        """Warns once where all of the model's weights have a step, and none is implicit."""
         model = self._plan.model
+        trained = [variable_key(w) for w in model.trainable_variables]
+        if not trained or any(found.get(key) is None for key in trained):
+            return
         if model not in _warned and all(member.why is not None for member in members):
             _warned.add(model)
             warnings.warn(

@@ -19,6 +19,7 @@ from keras_proxprop import ImplicitGradientTape
 pytestmark = pytest.mark.usefixtures("float64")
 
 
+@pytest.mark.filterwarnings("ignore:No layer of model")
 @pytest.mark.parametrize("name", BEHAVIOURS)
 def test_excluded_layers_have_the_gradients_of_tensorflow(name):
     net = Net()
