@@ -1,3 +1,4 @@
+import gc
 import os
 
 # Before TensorFlow is first imported.
@@ -18,6 +19,15 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure():
+    """Spares pytest's last garbage collection, of all that TensorFlow has made.
+
+    A worker of pytest-xdist that takes more than five seconds to end interrupts itself.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
