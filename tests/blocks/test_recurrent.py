@@ -28,6 +28,7 @@ from keras_proxprop.blocks import find_block
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.filterwarnings("ignore:No layer of model")
 def test_exact_step_is_a_dense_solve_with_the_jacobian_of_keras_s_cell(float64, cell, loop):
     c = Case(cell, loop)
     for form in ("primal", "dual"):

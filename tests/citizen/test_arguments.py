@@ -126,6 +126,7 @@ def test_all_arguments_were_tried():
     assert names == set(FORMS)
 
 
+@pytest.mark.filterwarnings("ignore:No layer of model")
 @pytest.mark.parametrize("exclude", [keras.layers.Dense, [Own, "hidden"], Registered])
 def test_a_loaded_model_takes_explicit_steps_where_the_saved_one_did(exclude, tmp_path):
     keras.utils.set_random_seed(0)

