@@ -26,30 +26,30 @@ _warned: weakref.WeakSet = weakref.WeakSet()
 class ImplicitGradientTape(tf.GradientTape):
     """A `tf.GradientTape` that returns implicit directions for a model's linear layers.
 
-    The forward pass inside its context is recorded; `gradient` then returns, for the
-    weights of every supported layer, the direction of its proximal step
+    The tape records the forward pass inside its context. For the weights of every supported
+    layer `gradient` then returns the direction of the layer's proximal step,
 
         P = (AᵀA + I/τ)⁻¹ Aᵀ D,    D = ∂L/∂z,
 
-    and for all other weights the gradient. Both can be handed to any Keras optimizer,
-    a `ProxProp` included. Jacobians are those of the function, with nothing implicit. Other
-    tapes around it, or inside of it, return what they return without it; one around it may
-    differentiate a direction, as the solution that it is.
+    and for all other weights their gradient. Any Keras optimizer takes both, a `ProxProp` too.
+    `jacobian` and `batch_jacobian` return derivatives with nothing implicit. Tapes around this
+    tape, or inside of it, return what they return without it. A tape around this tape may
+    differentiate a direction, which has the derivative of the exact solution.
 
     Args:
         model: `keras.Model` whose layers are recorded.
-        tau: proximal step size: a positive float, a scalar tensor, or "auto": ten over the
-            mean curvature of each layer, as in `ProxProp`. Defaults to `1.0`.
+        tau: proximal step size: a positive float, a scalar tensor, or "auto" (ten divided by
+            the mean curvature of each layer, as in `ProxProp`). Defaults to `1.0`.
         solver: "auto" (default), "exact", "cg", or a solver of `keras_proxprop.solvers`.
-        final_layer: "explicit" (default, as in the paper) or "implicit": the step of
-            layers with no other weighted layer between them and a model output.
+        final_layer: "explicit" (default, as in the paper) or "implicit": the step of final
+            layers, which have no other layer with weights between them and a model output.
         exclude: names, types or instances of layers that take explicit steps.
-        memory: the Gram matrices that a `ProxProp` keeps, as in its `step_arguments()`;
-            `None` (default) is to use the batch's own.
-        observer: what looks at every implicit solve, a `StepMonitor`; or `None` (default).
+        memory: the Gram matrices that a `ProxProp` keeps, from its `step_arguments()`.
+            Defaults to `None`: each batch's own Gram matrices.
+        observer: a `StepMonitor` that looks at every implicit solve, or `None` (default).
         persistent: whether `gradient` may be called more than once. Defaults to `False`.
         watch_accessed_variables: whether all trainable variables that are read are watched.
-            Defaults to `True`; otherwise those that were watched by hand have directions.
+            Defaults to `True`. If `False`, only variables that you `watch` have directions.
         cross_replica: "exact" (default) or "mean", as in `ProxProp`.
 
     Raises:
@@ -91,15 +91,15 @@ class ImplicitGradientTape(tf.GradientTape):
         self._observer = observer
         self._cross_replica = replicas.check_cross_replica(cross_replica)
         self._keeps, self._watches_all = persistent, watch_accessed_variables
-        # Whether a gradient of this tape is being made, and whether for a jacobian.
+        # Whether this tape is making a gradient now, and whether it does so for a Jacobian.
         self.asked = self._jacobian = False
         self._damped: list = []
-        # Whether the loss, and all that `gradient` returned, is: what is not makes no step.
+        # Whether the loss and all that `gradient` returned are finite, else no step is made.
         self.finite = tf.constant(True)
         self._recorder = Recorder(model, self._block, self)
 
     def __enter__(self):
-        # As soon as the names are known: before a forward pass changes any statistics.
+        # Where layers have their names already: before a forward pass changes any statistics.
         if all(layer.built for layer in layers_of(self._plan.model)):
             self._plan.check_exclude_matches()
         super().__enter__()
@@ -121,7 +121,7 @@ class ImplicitGradientTape(tf.GradientTape):
         super().reset()
         self._recorder.clear()
 
-    # In a `tf.function` of the user's, AutoGraph would rewrite all that is called from here.
+    # Inside of a user's `tf.function`, AutoGraph would rewrite every function called here.
     @tf.autograph.experimental.do_not_convert
     def gradient(
         self,
@@ -130,15 +130,15 @@ class ImplicitGradientTape(tf.GradientTape):
         output_gradients=None,
         unconnected_gradients=tf.UnconnectedGradients.NONE,
     ):
-        """Returns implicit directions, and gradients for what has none.
+        """Returns implicit directions, and gradients for sources without a direction.
 
         Args:
-            target: the loss, or a nest of tensors whose sum it is.
+            target: the loss, or a nest of tensors that add up to the loss.
             sources: a nest of variables or tensors.
-            output_gradients: what every tensor of `target` is multiplied by, a list.
+            output_gradients: list of tensors by which those of `target` are multiplied.
                 Defaults to `None`: ones.
-            unconnected_gradients: "none" or "zero", a `tf.UnconnectedGradients`: what a source
-                has that the loss does not depend on. Defaults to "none".
+            unconnected_gradients: "none" or "zero", or a `tf.UnconnectedGradients`: the result
+                for a source on which the loss does not depend. Defaults to "none".
 
         Returns:
             A nest like `sources`: a direction, a gradient, or `None` (or zeros) where the
@@ -186,12 +186,12 @@ class ImplicitGradientTape(tf.GradientTape):
         return tf.nest.pack_sequence_as(sources, directions)
 
     def jacobian(self, *args, **kwargs):
-        """Returns `tf.GradientTape.jacobian`: of the function, with nothing implicit."""
+        """Returns what `tf.GradientTape.jacobian` returns, with nothing implicit."""
         with self._as_function():
             return super().jacobian(*args, **kwargs)
 
     def batch_jacobian(self, *args, **kwargs):
-        """Returns `tf.GradientTape.batch_jacobian`: of the function, with nothing implicit."""
+        """Returns what `tf.GradientTape.batch_jacobian` returns, with nothing implicit."""
         with self._as_function():
             return super().batch_jacobian(*args, **kwargs)
 
@@ -201,11 +201,11 @@ class ImplicitGradientTape(tf.GradientTape):
         try:
             yield
         finally:
-            # What was noted of damping is in the graph of a loop.
+            # The notes on damping are tensors in the graph of a loop, out of reach from here.
             self._jacobian, self._damped = False, []
 
     def _block(self, layer):
-        """Returns the layer's block where this tape sees any of its weights."""
+        """Returns the layer's block if this tape watches any of its weights, else `None`."""
         block = self._plan.block(layer)
         if block is None or self._watches_all:
             return block
@@ -214,10 +214,10 @@ class ImplicitGradientTape(tf.GradientTape):
 
     @property
     def damped(self):
-        """Whether the last `gradient` had to damp the problem of some layer, a boolean tensor.
+        """A boolean tensor: whether the last `gradient` damped the problem of some layer.
 
-        That happens where rounding, in float64 even, leaves nothing of a layer's smallest
-        curvatures next to its largest: the step is then a little shorter in those.
+        A problem is damped where rounding, even in float64, hides the smallest curvatures
+        beside the largest one. The step is then a little shorter along the smallest ones.
         """
         return tf.reduce_any(tf.stack(self._damped)) if self._damped else tf.constant(False)
 

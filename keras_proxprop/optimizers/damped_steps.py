@@ -1,4 +1,4 @@
-"""How many training steps were damped, and the warning of that."""
+"""Counts the training steps that were damped, and warns of them."""
 
 import tensorflow as tf
 
@@ -9,7 +9,7 @@ class DampedSteps:
     """Counts damped steps in a variable.
 
     Args:
-        variable: an int64 scalar of the optimizer's.
+        variable: int64 scalar variable of the optimizer.
     """
 
     def __init__(self, variable):

@@ -1,4 +1,4 @@
-"""Where a `ProxProp` is in what a model is compiled with."""
+"""Finds the `ProxProp` in the optimizer that a model is compiled with."""
 
 import keras
 
@@ -7,7 +7,7 @@ from keras_proxprop.optimizers.proxprop import ProxProp
 
 
 def find_proxprop(optimizer):
-    """Returns the `ProxProp` that `optimizer` is or scales losses for, or `None`."""
+    """Returns the `ProxProp`, which may be inside of a `LossScaleOptimizer`, or `None`."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     if isinstance(optimizer, MULTI_OPTIMIZER):

@@ -33,42 +33,42 @@ class ProxProp(OptimizerWrapper):
 
         P = (AᵀA + I/τ)⁻¹ Aᵀ D,
 
-    with `A` the layer's inputs as rows (the patches of a convolution), and `D` the loss's
-    gradient with respect to the layer's preactivations; the inner optimizer then makes
-    its step with `P`. Weights that cannot take an implicit step take an ordinary one;
+    where the rows of `A` are the layer's inputs (for a convolution their patches), and `D` is
+    the loss's gradient with respect to the layer's preactivations. The inner optimizer then
+    makes its step with `P`. Weights that cannot take an implicit step take an ordinary one;
     `keras_proxprop.summary(model)` shows which, and why.
 
     Use it in `compile` of any Keras model, which stays as it is. In a training loop of
     your own, use `keras_proxprop.ImplicitGradientTape` in place of `tf.GradientTape`.
 
     Args:
-        inner_optimizer: name, config or instance of any Keras optimizer: what makes the
-            step with the directions. Defaults to `None`: a `keras_proxprop.ScheduleFreeAdam`,
-            whose steps are as long as suits each layer, and which averages them.
+        inner_optimizer: name, config or instance of the Keras optimizer that makes the steps
+            with the directions. Defaults to `None`: a `keras_proxprop.ScheduleFreeAdam`, which
+            gives each layer steps of a fitting length, and averages them.
         learning_rate: the inner optimizer's learning rate: a float, a
-            `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default): as the
-            inner optimizer has it, 0.001 for `ScheduleFreeAdam`.
+            `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default) to leave it
+            as it is in the inner optimizer, 0.001 for `ScheduleFreeAdam`.
         tau: proximal step size τ: a positive float, a `LearningRateSchedule` of the
-            inner optimizer's iterations, or "auto": for every layer ten over its mean
-            curvature, `10 F / trace(AᵀA)` with `F` features, whatever the scale of its inputs
-            and the number of its rows. Small values approach `tau` times the gradient, large
-            ones the least-squares step. Defaults to `"auto"`; the paper takes 1 and 0.05.
-        solver: "auto" (default: exact, by conjugate gradients where that costs too
+            inner optimizer's iterations, or "auto": ten over each layer's mean curvature,
+            `10 F / trace(AᵀA)` with `F` features, which suits any scale of the inputs and any
+            number of rows. For small values directions approach `tau` times the gradient, for
+            large ones the least-squares step. Defaults to `"auto"`; the paper has 1 and 0.05.
+        solver: "auto" (default: exact, or conjugate gradients where exact steps cost too
             much), "exact", "cg", or a solver of `keras_proxprop.solvers`.
-        final_layer: "explicit" (default, as in the paper) or "implicit": the step of
-            layers with no other weighted layer between them and a model output.
+        final_layer: "explicit" (default, as in the paper) or "implicit": the step of final
+            layers, which have no other layer with weights between them and a model output.
         exclude: layers that take explicit steps: names, types or instances.
-        memory: a `keras_proxprop.CurvatureMemory`, which keeps Gram matrices averaged over
-            batches, or `None`: every step uses its batch's own, as in the paper. Defaults to
+        memory: a `keras_proxprop.CurvatureMemory`, which averages Gram matrices over batches,
+            or `None`: every step uses those of its own batch, as in the paper. Defaults to
             `"auto"`: a `CurvatureMemory()` where `solver` is "auto", else `None`.
         cross_replica: under `tf.distribute`, "exact" (default): the replicas together make
-            the step that one device makes with the whole batch; or "mean": each takes the
-            others' rows for rows like its own, and they send each other gradients only.
+            the step that one device makes with the whole batch; or "mean": each assumes that
+            the others have rows like its own, and the replicas send each other only gradients.
         name: name of the optimizer.
         **kwargs: further arguments of the inner optimizer (`weight_decay`, `clipnorm`,
-            `use_ema`, `gradient_accumulation_steps`, `momentum`, ...), where that is a name,
-            a config or `None`. They mean what they mean there, with directions for gradients:
-            clipping clips directions, accumulation averages those of several batches.
+            `use_ema`, `gradient_accumulation_steps`, `momentum`, ...), if it is not given as
+            an instance. They act on directions in the place of gradients: clipping clips
+            directions, and accumulation averages the directions of several batches.
 
     Raises:
         ValueError: if `tau` is not positive and finite, `solver`, `final_layer` or
@@ -152,7 +152,7 @@ class ProxProp(OptimizerWrapper):
 
     @property
     def memory(self):
-        """The `CurvatureMemory`, `None` where every step uses its batch's own Gram matrix."""
+        """The `CurvatureMemory`, or `None` if steps use the Gram matrices of their batch."""
         return self._memory
 
     def step_arguments(self):
@@ -166,7 +166,7 @@ class ProxProp(OptimizerWrapper):
         }
 
     def plan_arguments(self):
-        """Returns those of `step_arguments` that decide which weights step how."""
+        """Returns those of `step_arguments()` that decide how each weight steps."""
         return {
             "solver": self.solver,
             "final_layer": self.final_layer,
@@ -175,7 +175,7 @@ class ProxProp(OptimizerWrapper):
         }
 
     def observe_with(self, observer):
-        """Has all steps that are traced from now on looked at by `observer`, or by none.
+        """Has `observer` look at all steps that are traced from now on.
 
         Args:
             observer: `StepMonitor`, or `None`.
@@ -187,7 +187,7 @@ class ProxProp(OptimizerWrapper):
 
         Args:
             grads: what `ImplicitGradientTape.gradient` returned, a list.
-            trainable_variables: the variables that belong to them.
+            trainable_variables: the variables of `grads`. Defaults to `None`: all, if built.
 
         Raises:
             RuntimeError: if `grads` are plain gradients.

@@ -16,7 +16,7 @@ LearningRate: TypeAlias = (
 _ROWS = 64
 _EXPONENT = 1 / 3
 _SHORTEST, _LONGEST = 0.5, 8.0
-# Adam's own: about the smallest number of float16, where less is 0 and 0 / 0 not a number.
+# Keras's default for Adam. Smaller numbers are 0 in float16, and 0 / 0 is not a number.
 _EPSILON_OF_FLOAT16 = 1e-7
 
 
@@ -25,26 +25,27 @@ _EPSILON_OF_FLOAT16 = 1e-7
 class RowAdam(KnowsSizes, keras.optimizers.Adam):
     """Adam for implicit directions.
 
-    Differs from `keras.optimizers.Adam` in two ways:
+    `RowAdam` differs from `keras.optimizers.Adam` in two ways:
 
     - An implicit direction is estimated from the rows of the layer's least-squares problem,
-      and is surer the more they are: one per item of the batch for a `Dense` layer, one per
-      item and output position for a convolution. The step of a weight with `R` rows is
-      `learning_rate * clip((R / 64) ** (1/3), 0.5, 8)` times Adam's quotient; that of a weight
-      without an implicit direction is `learning_rate` times it, as ever.
-    - `epsilon` is 1e-12. Directions are divided by the curvature of all rows: those of a
-      convolution are about as small as Adam's usual 1e-7, which would slow them down. For
-      weights in float16 it is at least 1e-7: less is 0 there.
+      and more rows make it surer. A `Dense` layer has one row per item of the batch, and a
+      convolution has one per item and output position. The step of a weight with `R` rows is
+      `learning_rate * clip((R / 64) ** (1/3), 0.5, 8)` times Adam's quotient. The step of a
+      weight without an implicit direction is `learning_rate` times the quotient, as in Adam.
+    - `epsilon` is 1e-12. Directions are divided by the curvature of all rows. Directions of a
+      convolution can be as small as Adam's usual epsilon of 1e-7, which would shorten their
+      steps. For weights in float16 `epsilon` is at least 1e-7, since smaller numbers are 0.
 
-    With plain gradients it is Adam.
+    With plain gradients `RowAdam` is Adam.
 
     Args:
         learning_rate: a float, a `keras.optimizers.schedules.LearningRateSchedule` or a
             callable, for 64 rows. Defaults to `0.001`.
         beta_1: decay rate of the mean of directions. Defaults to `0.9`.
-        beta_2: decay rate of the mean of their squares. Defaults to `0.999`.
-        epsilon: what is added to the root of that mean. Defaults to `1e-12`.
-        amsgrad: whether to divide by the largest mean so far. Defaults to `False`.
+        beta_2: decay rate of the mean of squared directions. Defaults to `0.999`.
+        epsilon: number that is added to the root of the mean of squares. Defaults to `1e-12`.
+        amsgrad: whether to divide by the root of the largest mean of squares so far. Defaults
+            to `False`.
         name: name of the optimizer. Defaults to `"row_adam"`.
         **kwargs: arguments of every Keras optimizer: `weight_decay`, `clipnorm`, ...
 
@@ -91,7 +92,7 @@ def epsilon_for(epsilon, dtype):
 
 
 def row_factor(rows):
-    """Returns how much longer a step from so many rows is than Adam's."""
+    """Returns the factor from Adam's step to a step from this many rows."""
     if isinstance(rows, int):
         return min(max((rows / _ROWS) ** _EXPONENT, _SHORTEST), _LONGEST)
     factor = (tf.cast(rows, "float32") / _ROWS) ** _EXPONENT

@@ -16,9 +16,9 @@ def make(identifier, learning_rate, kwargs, outer):
 
     Args:
         identifier: name, config or instance of a Keras optimizer, or `None`.
-        learning_rate: the optimizer's, or `None` for its own.
-        kwargs: further arguments of it.
-        outer: the class that they were given to.
+        learning_rate: the learning rate to set, or `None` to leave the optimizer's own.
+        kwargs: further arguments of the optimizer.
+        outer: the class to which the arguments were given.
     """
     if isinstance(identifier, keras.optimizers.Optimizer):
         if kwargs:
@@ -64,7 +64,7 @@ def _check_identifier(identifier, known=True):
 
 
 def _check_known(kwargs, inner, outer):
-    """Raises for an argument that neither of two optimizer classes has."""
+    """Raises an error for an argument that neither of two optimizer classes has."""
     parameters = [inspect.signature(c.__init__).parameters for c in (*inner.__mro__, outer)]
     known = set().union(*parameters) - {"self", "args", "kwargs"}
     for name in sorted(set(kwargs) - known):
@@ -77,7 +77,7 @@ def _check_known(kwargs, inner, outer):
 
 
 class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
-    """An optimizer around another, which makes the steps and has all that Keras, its
+    """An optimizer around an inner one, which makes the steps and keeps all that Keras, its
     callbacks and `LossScaleOptimizer` read from an optimizer, or set.
 
     Args:
@@ -107,7 +107,7 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
 
     @property
     def optimizers(self):
-        """Those of a `MultiOptimizer` inside, which Keras's callbacks look for."""
+        """The optimizers of an inner `MultiOptimizer`, for which Keras's callbacks look."""
         return self.inner_optimizer.optimizers
 
     @property
@@ -116,12 +116,12 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
 
     @property
     def _kept(self):
-        """What it makes variables for while it trains, `None` if it makes none."""
+        """An object that makes more variables during training, or `None`."""
         return None
 
     @property
     def _first_variables(self):
-        """All that there are as soon as the optimizer is built."""
+        """The variables that exist as soon as the optimizer is built."""
         return self.own_variables + self.inner_optimizer.variables
 
     @property
@@ -129,7 +129,7 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
         return self._first_variables + (self._kept.variables if self._kept else [])
 
     def __dir__(self):
-        # Keras saves what it finds here by itself, and this optimizer's variables are all.
+        # Keras would save what it finds here once more, beside this optimizer's variables.
         return [
             name for name in super().__dir__() if name not in ("inner_optimizer", "optimizers")
         ]

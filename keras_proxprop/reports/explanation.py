@@ -11,12 +11,12 @@ import tensorflow as tf
 from keras_proxprop.solvers.price import backpropagation, known_count
 from keras_proxprop.weights import weight_key
 
-# What is known of the first step of every `ProxProp`; nothing where that was said.
+# The `Explanation` of every `ProxProp`'s first step, or `None` once it has been said.
 _of_optimizer: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def step_arguments(model, proxprop):
-    """Returns those of a training step's tape, which notes prices in `fit`'s first."""
+    """Returns the arguments of a training step's tape, which notes prices in the first."""
     arguments = proxprop.step_arguments()
     # Keras makes a new history where `fit` begins, and fills it when an epoch ends.
     begins = not getattr(getattr(model, "history", None), "epoch", True)
@@ -29,15 +29,15 @@ def step_arguments(model, proxprop):
 def say(proxprop):
     """Says what was noted, if `fit` shows anything.
 
-    That is in the first step, or, if that was in a `fit` that showed nothing, at the end of
-    the first that does.
+    It does so in the first step. If that step was in a `fit` that showed nothing, it does so
+    at the end of the first `fit` that shows anything.
     """
     explanation = _of_optimizer.get(proxprop)
     model = explanation and explanation.model()
     if model is None or not model.history.params.get("verbose"):
         return
     _of_optimizer[proxprop] = None
-    # Of several workers, one.
+    # Of several workers, only one says it.
     if tf.distribute.get_strategy().extended.should_save_summary and explanation.layers:
         shown = keras.config.is_interactive_logging_enabled()
         (print if shown else logging.getLogger("keras_proxprop").info)(str(explanation))
@@ -48,15 +48,15 @@ class Explanation:
 
     Args:
         model: `keras.Model`.
-        observer: what else looks at every implicit solve, or `None`.
+        observer: another object that looks at every implicit solve, or `None`.
     """
 
     def __init__(self, model, observer):
-        # Weakly, as `_of_optimizer` lives as long as the model's optimizer.
+        # A weak reference, since `_of_optimizer` lives as long as the model's optimizer.
         self.model = weakref.ref(model)
         self._observer = observer
         self._weights: dict = {}
-        # `{layer's name: what its step costs beyond its backpropagation, and that}`.
+        # `{layer's name: [cost of its step beyond backpropagation, cost of backpropagation]}`.
         self.layers: collections.defaultdict = collections.defaultdict(lambda: [0.0, 0.0])
 
     def observe(self, problem, rows, solver):

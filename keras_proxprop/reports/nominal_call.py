@@ -1,4 +1,4 @@
-"""The call of a model that a summary reports for: what its inputs are, as types."""
+"""The call of a model on which a summary reports: the types of its inputs."""
 
 import keras
 import tensorflow as tf
@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_proxprop.keras_seams import recording
 from keras_proxprop.keras_seams.layers import built_shapes
 
-# What an axis of unknown length is reported for.
+# The length that is assumed for an axis of unknown length.
 _NOMINAL_LENGTH = 64
 _SPECS = tf.TensorSpec, tf.SparseTensorSpec, tf.RaggedTensorSpec
 

@@ -1,10 +1,10 @@
-"""What a `StepMonitor` noted, as a picture: a row for every layer."""
+"""A picture of what a `StepMonitor` noted, with a row for every layer."""
 
 from keras_proxprop.reports.probes import STATISTICS
 
-# Inches: of the whole, of a row, and of what is around the rows.
+# In inches: the width of the picture, the height of a row, and of all around the rows.
 _WIDTH, _ROW, _AROUND = 10.0, 0.28, 1.4
-# Of a dot: the first epoch's, and the last one's.
+# The opacity of dots, from the first epoch to the last one.
 _FAINTEST, _DARKEST = 0.15, 1.0
 
 
@@ -12,11 +12,11 @@ def layer_plot(epochs, title):
     """Returns a `matplotlib.figure.Figure`.
 
     Args:
-        epochs: what was noted in each, `{layer: values in the order of STATISTICS}`.
-        title: of the picture.
+        epochs: list of what was noted, `{layer: values in the order of STATISTICS}` for each.
+        title: title of the picture.
     """
     try:
-        # Only here: nothing else in the package draws.
+        # Imported only here, since nothing else in the package draws.
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
@@ -35,7 +35,7 @@ def layer_plot(epochs, title):
         dots = {"linestyle": "none", "marker": "o", "color": "tab:blue", "alpha": shade}
         cosines.plot([n["cosine"] for n in noted.values()], rows, **dots)
         lengths.plot([_length(n) for n in noted.values()], rows, **dots)
-    # Those of the last epoch: it is measured once.
+    # The times of the last epoch, since a time is measured once.
     times.barh(rows, [1000 * n["seconds"] for n in noted.values()], color="tab:blue")
     cosines.set_yticks(range(len(layers)), layers)
     # The first layer is the uppermost.

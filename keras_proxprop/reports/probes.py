@@ -1,4 +1,4 @@
-"""Solving as another solver does, with notes on what it did: what `StepMonitor` reads."""
+"""A solver that solves as another one does, and takes notes for `StepMonitor`."""
 
 import math
 import time
@@ -23,12 +23,12 @@ STATISTICS = (
     "seconds",
 )
 _TIMED_RUNS = 3
-# How many axes there is place for: of all that a layer's call was noted with.
+# How many lengths of unknown axes can be kept, of all inputs of a layer's call.
 _AXES = 16
 
 
 class Probe:
-    """The place of one layer's statistics: what a training step writes and the host reads."""
+    """Holds the statistics of one layer, which a training step writes and the host reads."""
 
     def __init__(self, block):
         self.layer = block.reported_as.name
@@ -36,7 +36,7 @@ class Probe:
         self.noted = False
         self._timer = None
         self._seconds = None
-        # Every replica has its own, read as their mean.
+        # Every replica has values of its own. Their mean is read.
         self.values = tf.Variable(
             tf.zeros(6 + _AXES),
             trainable=False,
@@ -45,7 +45,7 @@ class Probe:
         )
 
     def solves(self, timer):
-        """Notes that a training step solves for this layer, in the time of `timer`."""
+        """Notes that a training step solves for this layer, and that `timer` times it."""
         self.noted, self._timer = True, timer
 
     def read(self, jit_compile):
@@ -61,14 +61,14 @@ class Timer:
     """Times the solver of one problem, on random numbers for its inputs and `D`."""
 
     def __init__(self, problem, solver):
-        # Plain data: tensors would hold the graph of the step.
+        # Plain data, since tensors would keep the graph of the step.
         member = problem.members[0]
         self._block, self._weights, self._uses = member.block, member.weights, len(member.uses)
         self._inputs = tf.nest.map_structure(spec_of, member.uses[0].inputs)
         self._columns, self._solver = problem.columns, solver.without_refresh()
 
     def seconds(self, shapes, jit_compile):
-        """Returns the fastest run's time for inputs of these shapes, one after the other."""
+        """Returns the time of the fastest run. `shapes` lists the lengths of unknown axes."""
         lengths = iter(shapes)
         like = tf.nest.map_structure(lambda x: _like(x, lengths), self._inputs)
         inputs = [like] * self._uses
@@ -102,7 +102,7 @@ def _lengths(x):
 
 
 def _like(spec, lengths):
-    """Returns random numbers in the form of an input, its `_lengths` the next of `lengths`."""
+    """Returns random numbers like an input, whose unknown axes have the next `lengths`."""
     if isinstance(spec, tf.SparseTensorSpec):
         shape, count = [next(lengths) for _ in spec.shape], next(lengths)
         places = tf.random.uniform([count], 0, math.prod(shape), tf.int64)
@@ -118,14 +118,14 @@ def _like(spec, lengths):
 
 
 class Observed(Solver):
-    """Another solver, with statistics of what it does in `probes`, one per member.
+    """Solves as another solver does, and writes statistics of that into `probes`.
 
     Args:
         solver: `Solver` to ask.
         problem: `Problem` that is solved.
         probes: the `Probe` of every member of the problem.
-        due: boolean tensor, whether to note this step's statistics; `None` is always.
-        scale: what the loss was multiplied by.
+        due: boolean tensor, whether to note this step's statistics, or `None`: always.
+        scale: number by which the loss was multiplied.
     """
 
     def __init__(self, solver, problem, probes, due, scale):
@@ -152,7 +152,7 @@ class Observed(Solver):
         return direction, damped
 
     def _statistics(self, rows, d, tau, rest, direction):
-        # Dense, where an embedding's are slices.
+        # Made dense, since the directions of an embedding are slices.
         direction = replicas.total([tf.convert_to_tensor(part) for part in direction])
         products = (
             rows.multiply_transposed(d),

@@ -20,33 +20,32 @@ from keras_proxprop.weights import weight_key
 class StepMonitor(keras.callbacks.Callback):
     """Callback that compares implicit directions with gradients while a model trains.
 
-    At the first step of every epoch, and at every `every`-th one after it, it notes of
-    each layer that takes implicit steps:
+    At the first step of every epoch, and at every `every`-th step after that, the monitor
+    notes for each layer that takes implicit steps:
 
-    - `cosine`: of the angle between its direction and its gradient;
-    - `direction_norm`, `gradient_norm`: their Euclidean norms;
+    - `cosine`: cosine of the angle between its direction and its gradient;
+    - `direction_norm`, `gradient_norm`: Euclidean norms of the two;
     - `residual`: of the layer's equation, `‖(AᵀA + I/τ) P - G‖ / ‖G‖` with `G` the
       gradient: what the solver left unsolved, or (with memory) how far the batch's Gram
       matrix is from the average;
-    - `rows`, `features`: the size of `A`;
-    - `seconds`: how long its solver takes, its weight gradient included, for random
-      inputs of the same shapes; measured once, the fastest of three runs. Layers that
-      were called on the same tensors are solved at once: their time is the first one's.
+    - `rows`, `features`: numbers of rows and of columns of `A`;
+    - `seconds`: how long its solver takes for random inputs of the same shapes, with the
+      weight gradient: the fastest of three runs, measured once. Layers that were called
+      on the same tensors are solved together, and the first of them has the time of all.
 
-    The mean over an epoch is added to the epoch's logs as `{layer}/{statistic}` (with the
-    path of its kernel for the layer's name, where that is not unique), where
-    `History` sees it, and callbacks that come later in the list given to `fit`
-    (`CSVLogger`, `TensorBoard`). So is the learning rate that is in force, as `learning_rate`:
-    without it, `CSVLogger` has that only where a callback changes it. The mean over all
-    epochs is printed at the end of training, and `plot()` draws what was noted.
+    The mean over an epoch is added to the epoch's logs as `{layer}/{statistic}`. (If the
+    layer's name is not unique, the path of its kernel takes its place.) `History` sees the
+    logs, and so do callbacks that come later in the list given to `fit` (`CSVLogger`,
+    `TensorBoard`). The current learning rate is added as `learning_rate`; Keras itself adds
+    it only where a callback changes it. The mean over all epochs is printed at the end of
+    training, and `plot()` draws what was noted.
 
-    A noted step costs about as much as another backpropagation through these layers; for
-    convolutions on CPU under XLA several times that. `fit` compiles a training step with
-    these statistics when the monitor comes and one without them when it goes.
+    A noted step costs about as much as another backpropagation through these layers, and
+    several times as much for convolutions on CPU under XLA. `fit` compiles a training step
+    with these statistics when training begins, and one without them when training ends.
 
     Args:
-        every: int, how many steps are taken from one that is noted to the next. Defaults
-            to `100`.
+        every: int, number of steps from one noted step to the next. Defaults to `100`.
 
     Raises:
         ValueError: if `every` is not an int of at least 1, or (when training begins) the
@@ -78,13 +77,13 @@ class StepMonitor(keras.callbacks.Callback):
         self._training, self._epoch, self._epochs = _Means(), _Means(), []
         with self.model.distribute_strategy.scope():
             self._due = tf.Variable(False, trainable=False)
-            # Before the step is traced, which would have to be traced again with them.
+            # Made before the step is traced, which would otherwise be traced again.
             layers = [layer for layer in layers_of(self.model) if layer.built]
             blocks = [block for block in (find_block(x)[0] for x in layers) if block]
             parts = [part for block in blocks for part in block.parts]
             self._probes = {weight_key(p.weights[0]): Probe(p) for p in parts if p.weights}
         proxprop.observe_with(self)
-        # The step that was traced before knows nothing of this one's observer.
+        # A step that was traced before knows nothing of this observer.
         self.model.make_train_function(force=True)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -92,7 +91,7 @@ class StepMonitor(keras.callbacks.Callback):
         self._next = 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        # `batch` is the first of `steps_per_execution`.
+        # `batch` is the first of `steps_per_execution` batches.
         if batch + self.model.steps_per_execution > self._next:
             self._due.assign(True)
 
@@ -107,7 +106,7 @@ class StepMonitor(keras.callbacks.Callback):
         for probe in probes:
             name = probe.layer if names[probe.layer] == 1 else probe.weight
             values = probe.read(self.model.jit_compile)
-            # What loss scaling skips is no step.
+            # A step that loss scaling skips is not counted.
             if scaled and not all(map(math.isfinite, values)):
                 continue
             self._epoch.add(name, values)
@@ -117,7 +116,7 @@ class StepMonitor(keras.callbacks.Callback):
         if self._epoch:
             self._epochs.append(self._epoch)
         if logs is not None:
-            # What another callback has said of the epoch that ends stays.
+            # Logs of this epoch that another callback has written stay.
             logs.update({**_learning_rates(self._proxprop), **logs})
             for name, values in self._epoch.items():
                 logs.update({f"{name}/{s}": v for s, v in zip(STATISTICS, values)})
@@ -131,12 +130,12 @@ class StepMonitor(keras.callbacks.Callback):
     def plot(self, path: str | os.PathLike | None = None):
         """Draws, layer by layer, what was noted in the last training.
 
-        Beside each other stand the cosine, the length of the direction in units of the
-        gradient's, and the time of a solve. A dot is an epoch's mean, the darker the later.
+        The picture shows the cosine, the length of the direction divided by that of the
+        gradient, and the time of a solve. Dots are means of epochs, later ones darker.
 
         Args:
-            path: file to save the picture in, a `.png` for instance. Defaults to `None`: it is
-                not saved.
+            path: file to save the picture in, a `.png` for instance. Defaults to `None`: the
+                picture is not saved.
 
         Returns:
             A `matplotlib.figure.Figure`, which a notebook shows.
@@ -171,7 +170,7 @@ class StepMonitor(keras.callbacks.Callback):
                 with tf.init_scope():
                     self._probes[key] = Probe(block)
             probes.append(self._probes[key])
-            # They share one solve: its time is the first one's.
+            # The members share one solve. The first one has its time.
             first = len(probes) == 1
             probes[-1].solves(Timer(problem, solver) if first else None)
         due = None if self.every == 1 else self._due
@@ -191,7 +190,7 @@ class StepMonitor(keras.callbacks.Callback):
 
 
 def _learning_rates(proxprop):
-    """Returns the rates that are in force, named as Keras's callbacks do."""
+    """Returns the current learning rates, named as Keras's callbacks name them."""
     several = getattr(proxprop, "optimizers", None)
     rates = {f"learning_rate_{o.name}": o.learning_rate for o in several or ()}
     rates = rates or {"learning_rate": proxprop.learning_rate}

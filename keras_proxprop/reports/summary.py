@@ -22,10 +22,10 @@ from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.solvers.price import backpropagation
 from keras_proxprop.weights import variable_key, variable_of
 
-# What `fit` takes where it is not told a batch size.
+# The batch size that `fit` takes by default.
 _KERAS_BATCH_SIZE = 32
 _FROZEN = "frozen"
-# Why a variable of a layer that steps implicitly does not.
+# Why a variable steps explicitly where its layer steps implicitly.
 _ANOTHER_MAP = "outside of the layer's linear map"
 
 
@@ -77,10 +77,10 @@ def summary(
 ) -> Summary:
     """Prints which layers of a model take implicit steps, how, and at what cost.
 
-    A row per weighted layer: its step (implicit, explicit and why, or frozen), the
-    rows × features of its least-squares problem, the form that the solver takes (primal,
-    dual, cg, or memory), the estimated extra cost in units of the layer's own
-    backpropagation, and by what the learning rate is multiplied (see `ScheduleFreeAdam`).
+    The table has a row for each layer with weights: its step (implicit, explicit and why, or
+    frozen), the numbers of rows × features of its least-squares problem, the form of the
+    solver (primal, dual, cg, or memory), the estimated extra cost in units of the layer's own
+    backpropagation, and the factor of the learning rate (see `ScheduleFreeAdam`).
 
     Args:
         model: `keras.Model` whose input shapes are known (built from inputs, or called,
@@ -90,9 +90,9 @@ def summary(
         optimizer: the `ProxProp` to report for. Defaults to `None`: the one that the
             model is compiled with, or else `ProxProp()`.
         print_fn: function that is called with every line. Defaults to `None`: `print`.
-        replicas: int, over how many replicas of a `tf.distribute` strategy `batch_size` items
-            are spread. With more than one the table says how many bytes the replicas reduce
-            or gather for each layer in a step, the mean over steps. Defaults to `None`: one.
+        replicas: int, number of replicas of a `tf.distribute` strategy that share `batch_size`
+            items. With more than one the table says how many bytes the replicas reduce or
+            gather for each layer in a step, in the mean over steps. Defaults to `None`: one.
 
     Returns:
         The rows as a tuple of dataclasses with the attributes `name`, `kind`, `weights`,
@@ -156,7 +156,7 @@ def layer_reports(model, batch_size=None, optimizer=None, replicas=1):
         of_layer = {}
         for member, parts in _member_reports(plan, recorder, proxprop, batch_known, replicas):
             of_layer.setdefault(id(member.block.layer), []).append((member, parts))
-        # A recurrent layer's weights are its cell's, which goes by the layer's name.
+        # The weights of a recurrent layer belong to its cell, shown by the layer's name.
         shown = {
             id(layer.cell): layer
             for layer in layers_of(model)
