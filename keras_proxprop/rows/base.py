@@ -22,15 +22,15 @@ class Rows:
     Attributes:
         gram_cost: multiply-adds of `gram()` per row.
         matrix_cost: what `matrix()` costs per row, in multiply-adds.
-        choose_at_run_time: whether the graph may hold several forms, where the batch size is
-            unknown, or only what is cheapest at a typical one.
-        groups: into how many equal runs the output columns fall, each with a matrix `A` of its
-            own; Gram matrices are then `[groups, features, features]`.
+        choose_at_run_time: whether a graph for unknown batch sizes may hold several forms, or
+            only the cheapest one at a typical batch size.
+        groups: number of equal runs of output columns, each with a matrix `A` of its own. With
+            more than one, Gram matrices are `[groups, features, features]`.
         closed_form: whether the problem is solved by these rows' own `solve`.
-        closed_price: multiply-adds of that per entry of `A` and output column.
+        closed_price: multiply-adds of the closed form, per entry of `A` and output column.
         entries: how many entries of a row may be other than zero.
-        closed_traffic: how many numbers a replica sends the others for it.
-        can_average: whether their Gram matrix is one that can be kept from batch to batch.
+        closed_traffic: how many numbers a replica sends the others for the closed form.
+        can_average: whether the Gram matrix can be averaged over batches.
     """
 
     matrix_cost = 0.0
@@ -63,7 +63,7 @@ class Rows:
 
     @property
     def written_out(self):
-        """How many numbers these rows are, written out."""
+        """How many numbers these rows have when they are written out."""
         return self.count * (self.features - int(self.bias))
 
     def multiply(self, direction):
@@ -96,11 +96,11 @@ class Rows:
         raise NotImplementedError
 
     def solve(self, d, tau, rest=None):
-        """Does what a `Solver` does, where there is a closed form."""
+        """Does what `Solver.solve` does, where there is a closed form."""
         raise NotImplementedError
 
     def _with_bias(self, kernel, d):
-        """Returns `Aᵀ D` as a direction, the kernel's part of it given."""
+        """Returns `Aᵀ D` as a direction, from the kernel's part of it."""
         return [kernel, tf.reduce_sum(d, 0, keepdims=True)] if self.bias else [kernel]
 
     def _ones(self):
@@ -112,7 +112,7 @@ class Rows:
         return [stacked[:-1], stacked[-1:]] if self.bias else [stacked]
 
     def by_group(self, matrix):
-        """Returns `[n, columns]` as `[groups, n, columns of one]`; as it is if one group."""
+        """Returns `[n, columns]` as `[groups, n, columns of one]`, unchanged for one group."""
         return matrix if self.groups == 1 else in_runs(matrix, self.groups)
 
     def side_by_side(self, parts):

@@ -4,14 +4,14 @@ With `x` the images, zero outside their borders, and windows at the positions `p
 
     G[(i, c), (j, e)] = Σ_p x[p + i, c] x[p + j, e].
 
-Were the sum over all positions, it would depend on `i` and `j` only through
+If the sum were over all positions, it would depend on `i` and `j` only through
 `j - i`: one correlation of `x` with itself. Along one axis the windows leave out
 
     low:   the pixels before the first window, moved by tap i:   q < i
     high:  the pixels after the last window, moved by tap i:     q ≥ i + outputs
 
 so `G = full(j - i) - low(i, j) - high(i, j)`, where `low` and `high` need only the
-`k - 1` pixels at either end. These become channels, and the other axes are treated in
+`k - 1` pixels at either end. Those pixels become channels, and the other axes are treated in
 the same way: no border is approximated.
 """
 
@@ -104,8 +104,8 @@ def _ends(axis):
     """Returns a matrix `[i, j, pair]`: the taps (i, j) lose the pairs (q, q + j - i) of
     pixels outside of their windows.
 
-    They are q < i among the groups of the low strip, and q ≥ i among those of the high one,
-    counted from the first pixel past the windows of tap 0. The two strips never mix.
+    Those are the pairs with q < i in the groups of the low strip, and with q ≥ i in the groups
+    of the high strip, where q counts from the first pixel past the windows of tap 0.
     """
     taps, groups = axis.taps, axis.groups
     first = taps - 1 - axis.low_groups

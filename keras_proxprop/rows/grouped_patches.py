@@ -9,20 +9,20 @@ from keras_proxprop.rows.arrays import border
 from keras_proxprop.rows.groups import GroupedRows
 from keras_proxprop.rows.patches import PatchRows
 
-# Patches of several groups are written out for the whole batch at once where one image's are
-# no more numbers than this.
+# Patches of several groups are written out for the whole batch at once where those of one
+# image have no more numbers than this.
 _PATCH_NUMBERS = 2**18
 
 
 def patches_in_groups(images, windows, bias, groups):
-    """Returns the patches of groups of channels as rows: of one group, a problem like any."""
+    """Returns the patches of groups of channels as rows: `PatchRows` if there is one group."""
     if groups == 1:
         return PatchRows(images, windows, bias)
     return GroupedPatchRows(images, windows, bias, groups)
 
 
 class GroupedPatchRows(PatchRows):
-    """The patches of every group of channels: a small problem each, on its own filters."""
+    """The patches of every group of channels: a small problem in the filters of that group."""
 
     @functools.cached_property
     def _gram_costs(self):

@@ -8,7 +8,7 @@ from keras_proxprop.rows.matrix import MatrixRows
 
 
 def rows_in_groups(x, bias, per_item):
-    """Returns `[groups, count, n]` as rows: of one group, a problem like any."""
+    """Returns `[groups, count, n]` as rows: `MatrixRows` if there is one group."""
     if x.shape[0] == 1:
         return MatrixRows(x[0], bias, per_item)
     return GroupedRows(x, bias, per_item)

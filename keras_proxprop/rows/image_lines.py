@@ -1,6 +1,6 @@
 """The Gram matrix of a convolution's patches from products of image lines with image lines.
 
-A line of an image is its pixels along the last spatial axis: "row" means a row of `A`.
+A line of an image is its pixels along the last spatial axis. (A "row" is always one of `A`.)
 
 With `x` the padded images of one group of channels, and windows at `(p, q)`, the entry of two
 taps is
@@ -8,10 +8,10 @@ taps is
     G[(i, k), (j, l)] = Σ_pq x[p + i, q + k] x[p + j, q + l].
 
 The sum over images and lines `p` is a matrix product of image lines with image lines, `[width,
-width]` for every group and pair `(i, j)`; the sum over `q` runs along its diagonals. Pairs
-that are as far apart share the products of all lines that the windows of each of them see.
+width]` for every group and pair `(i, j)`; the sum over `q` runs along its diagonals. Pairs of
+taps at the same distance share the products of those lines that each of the pairs sees.
 
-It pays for groups of channels, and for images of few pixels.
+This way is cheap for groups of channels, and for images of few pixels.
 """
 
 import collections
@@ -24,8 +24,8 @@ import tensorflow as tf
 
 # What writing one number costs, in multiply-adds of a matrix product. Measured on two cores.
 WRITE = 100
-# Lines of more windows than this are cut into equal pieces of at most as many: a product grows
-# with the square of its width.
+# Lines of more windows than this are cut into equal pieces of at most this many windows, since
+# a product grows with the square of its width.
 _WIDEST = 32
 
 
@@ -53,11 +53,11 @@ class _Axis:
         return (self.taps - 1) * self.dilation
 
     def pixels(self, windows):
-        """Returns how many pixels so many windows in a row see."""
+        """Returns how many pixels this many neighbouring windows see."""
         return (windows - 1) * self.stride + self.reach + 1
 
     def is_pixel(self, place):
-        """Returns whether a place of the padded axis is none of the padding."""
+        """Returns whether a place of the padded axis is a pixel, and not padding."""
         return self.low <= place < self.low + self.length
 
 
@@ -91,7 +91,7 @@ class ImageLineProducts:
 
     @property
     def pieces(self):
-        """Into how many pieces of equally many windows every line is cut."""
+        """Number of pieces, of equally many windows, into which every line is cut."""
         windows = self.width.windows
         counts = range(-(-windows // _WIDEST), windows // (_WIDEST // 2) + 1)
         return next((n for n in counts if windows % n == 0), 1)
@@ -112,12 +112,12 @@ class ImageLineProducts:
 
     @property
     def numbers(self):
-        """How many numbers the products are, whatever the size of the batch."""
+        """How many numbers the products have, at any batch size."""
         return len(self.shared_lines()) * self.groups * (self.pixels * self.channels) ** 2
 
     def shared_lines(self):
-        """Returns `{(lines, distance): first taps}`: the lines that the windows of exactly the
-        pairs of a first tap and the tap `distance` below it see, where both see pixels."""
+        """Returns `{(lines, distance): first taps}`: exactly these taps see each of the lines
+        while the tap that is `distance` below them sees a pixel, too."""
         axis = self.lines
         shared = {}
         for distance in range(axis.taps):
@@ -137,7 +137,7 @@ class ImageLineProducts:
     def gram(self, images):
         """Returns `[groups, features, features]`."""
         x = self._by_group(images)
-        # Products of as many lines are made at once.
+        # Products of equally many lines are made at once.
         terms = sorted(self.shared_lines().items(), key=_number_of_lines)
         products = []
         for _, alike in itertools.groupby(terms, key=_number_of_lines):
@@ -166,7 +166,7 @@ class ImageLineProducts:
         """Returns `[groups, lines, batch * pieces, pixels * channels]`."""
         axis = self.width
         sizes = [self.lines.length, axis.length, self.groups, self.channels]
-        # Before all else: XLA would make the transposition again for every product.
+        # Transposed before all else, or XLA would transpose again for every product.
         x = tf.transpose(tf.reshape(images, [-1, *sizes]), [3, 1, 0, 2, 4])
         if self.pieces > 1:
             x = tf.pad(x, [[0, 0]] * 3 + [[axis.low, axis.high], [0, 0]])
@@ -177,9 +177,9 @@ class ImageLineProducts:
         return tf.reshape(x, [self.groups, self.lines.length, -1, rest])
 
     def _along_the_diagonals(self):
-        """Returns which pairs of pixels the taps `(left, right)` of a window see, as ones."""
+        """Returns ones where taps `(left, right)` of a window see a pair of pixels."""
         axis, pixels = self.width, self.pixels
-        # What is padding is not multiplied, or is zero.
+        # Padding is left out of the products, or it is zero.
         low = axis.low if self.pieces == 1 else 0
         ones = np.zeros([pixels, pixels, axis.taps, axis.taps])
         for window in range(axis.windows // self.pieces):
@@ -190,8 +190,8 @@ class ImageLineProducts:
         return ones
 
     def _places(self, terms):
-        """Returns in which pairs of taps `(i, j)` every product is, half of it where `i` is
-        `j`: the other half is added with the transpose."""
+        """Returns for which pairs of taps `(i, j)` each product counts: by half where `i` is
+        `j`, since the other half is added with the transpose."""
         places = np.zeros([len(terms), self.lines.taps, self.lines.taps])
         for place, ((_, distance), taps) in zip(places, terms):
             for tap in taps:

@@ -1,4 +1,4 @@
-"""Rows that nothing is known of but their products, by automatic differentiation."""
+"""Rows that are known only by their products, made by automatic differentiation."""
 
 import math
 
@@ -13,9 +13,9 @@ class JacobianRows(Rows):
     """The Jacobian of a layer that is linear in its weights, known by its products.
 
     Args:
-        outputs: function of values of the weights that returns tensors, linear in these.
+        outputs: function of values of the weights that returns tensors linear in the values.
         shapes: the weights' shapes.
-        is_half: whether anything in it is computed in half precision.
+        is_half: whether `outputs` computes anything in half precision.
     """
 
     can_average = False
@@ -23,7 +23,7 @@ class JacobianRows(Rows):
     def __init__(self, outputs, shapes, is_half):
         self._function, self._shapes, self._is_half = outputs, shapes, is_half
         self._sizes = [math.prod(shape) for shape in shapes]
-        # Affine, if anything: what the weights do not reach is taken off.
+        # The outputs may be affine: the part without weights is subtracted.
         offset = outputs(*(tf.zeros(shape) for shape in shapes))
         dtype = working_dtype(offset[0].dtype)
         per_item = sum(nominal_product(x.shape[1:]) for x in offset)
@@ -46,7 +46,7 @@ class JacobianRows(Rows):
     def multiply(self, direction):
         columns = direction[0].shape[-1]
         if columns > 1:
-            # The layer knows of one at a time.
+            # The layer takes one column at a time.
             parts = zip(*(tf.split(part, columns, axis=1) for part in direction))
             return tf.concat([self.multiply(part) for part in parts], axis=1)
         direction, norm = self._in_range(direction)
@@ -63,8 +63,8 @@ class JacobianRows(Rows):
         return [norm * tf.reshape(tf.convert_to_tensor(g), [-1, 1]) for g in gradients]
 
     def _in_range(self, parts):
-        """Returns the parts over their common norm, and this norm: 1 for layers that do not
-        compute in half precision, whose numbers may be too small or too large for that."""
+        """Returns the parts divided by their norm, which suits the range of half precision,
+        and this norm. For layers that compute in no half precision the norm is taken as 1."""
         if not self._is_half:
             return parts, 1.0
         largest = tf.reduce_max([tf.reduce_max(tf.abs(part)) for part in parts])
@@ -73,7 +73,7 @@ class JacobianRows(Rows):
         return [tf.math.divide_no_nan(part, length) for part in scaled], largest * length
 
     def trace(self):
-        """Returns an estimate of the trace: `‖A v‖²`, right in the mean over signs `v`."""
+        """Returns an estimate of the trace: `‖A v‖²`, whose mean over signs `v` is exact."""
         signs = tf.random.stateless_uniform([self.features, 1], [0, 0], 0, 2, tf.int32)
         v = tf.cast(2 * signs - 1, self.dtype)
         return tf.reduce_sum(self.multiply(self.split(v)) ** 2)
@@ -93,5 +93,5 @@ class JacobianRows(Rows):
         return self.matrix().gram()
 
     def cast(self, dtype):
-        """Returns these rows written out in another dtype: the layer's own is what it is."""
+        """Returns these rows written out in another dtype; the layer itself keeps its own."""
         return self.matrix().cast(dtype)

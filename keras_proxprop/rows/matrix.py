@@ -65,7 +65,7 @@ class MatrixRows(Rows):
 
 
 class PartitionedRows(MatrixRows):
-    """Rows written out whose features belong to any number of weights, `sizes` to each."""
+    """Rows written out whose features belong to several weights, `sizes[i]` to weight `i`."""
 
     def __init__(self, x, sizes, per_item=1):
         super().__init__(x, False, per_item)

@@ -1,4 +1,4 @@
-"""Rows that hold a single one each: `AᵀA` is the diagonal of how often every token occurs."""
+"""Rows with a single 1 each: `AᵀA` is diagonal and holds how often every token occurs."""
 
 import tensorflow as tf
 
@@ -8,7 +8,7 @@ from keras_proxprop.rows.base import Rows
 
 
 class OneHotRows(Rows):
-    """Rows that hold a single one each: in the column `indices` tells, of `features`."""
+    """Rows with a single 1 each, in the column that `indices` says, of `features` columns."""
 
     closed_form = True
     entries = 1
@@ -16,7 +16,7 @@ class OneHotRows(Rows):
     def __init__(self, indices, features, dtype, per_item=1):
         super().__init__(False, features, dtype, per_item)
         self.closed_traffic = features
-        # As `keras.ops.take` reads them.
+        # Negative indices count from the end, as in `keras.ops.take`.
         self.indices = tf.where(indices < 0, indices + features, indices)
 
     @property

@@ -13,26 +13,26 @@ from keras_proxprop.rows.image_lines import WRITE, ImageLineProducts
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.rows.phases import Phases
 
-# An axis of unknown length is taken to have so many pixels where costs are compared.
+# Where costs are compared, an axis of unknown length counts as this many pixels.
 _NOMINAL = 64
-# What a correlation takes for a multiply-add, in those of a matrix product, and of how many
-# channels on: fewer are filled up. Measured on one core.
+# A multiply-add of a correlation takes as long as this many of a matrix product, and images of
+# fewer channels than this take as long as if they had so many. Measured on one core.
 _CORRELATION = 0.7
 _CHANNELS = 20
-# Images of more pixels along an axis take no products of image lines: over many positions, on
-# one core, rounding of these changed directions by two thousandths.
+# Images of more pixels along an axis do not use products of image lines: over many positions,
+# on one core, the rounding of such products changed directions by two thousandths.
 _SMALL = 8
-# How many numbers products of image lines may be where the Gram matrix is no larger, and how
-# many times as many.
+# Products of image lines may have this many numbers, or this many times the numbers of the
+# Gram matrix if that is more.
 _PRODUCT_NUMBERS = 2**22
 _TIMES_THE_GRAM = 4
 
 
 class PatchRows(Rows):
-    """The patches of `images` (`[batch, *spatial, channels]`), a row each, never written out
-    where a product or a correlation does instead."""
+    """The patches of `images` (`[batch, *spatial, channels]`), a row each. Where a product or
+    a correlation can take their place, they are not written out."""
 
-    # Another form is cheaper for a few images only, and would be as much code again.
+    # Another form is cheaper only for a few images, and would double the code to compile.
     choose_at_run_time = False
 
     def __init__(self, images, geometry, bias, groups=1):
@@ -125,7 +125,7 @@ class PatchRows(Rows):
     def _add_over_images(self, function, d=None, dtype=tf.float64):
         """Returns the sum of `function(patches, d)` over the images, in float64 unless told.
 
-        One image after the other: little memory, for what is rarely needed.
+        It takes one image after the other: that needs little memory, and is rarely done.
         """
         if d is not None:
             d = tf.reshape(d, [-1, math.prod(self.grid), d.shape[-1]])
@@ -144,7 +144,7 @@ class PatchRows(Rows):
     def matrix(self):
         g = self.geometry
         patches = tf.pad(self.images, self._paddings())
-        # One axis after the other, the last first: what it adds to the channels is innermost.
+        # One axis after the other, from the last, whose taps come innermost in the channels.
         for axis in reversed(range(len(g.kernel_size))):
             steps = zip(g.kernel_size, g.strides, g.dilation, self.grid)
             taps, stride, dilation, windows = list(steps)[axis]
@@ -200,12 +200,12 @@ class PatchRows(Rows):
         return self._phases.in_order_of_taps(gram)
 
     def _patch_cost(self):
-        """Multiply-adds per image, with the writing of the patches counted in."""
+        """Multiply-adds per image, including those that stand for writing the patches."""
         kernel = self.features - int(self.bias)
         return self.per_item * (self.groups * kernel**2 + self.matrix_cost)
 
     def _correlation_cost(self):
-        """Multiply-adds per image, weighted by what a correlation takes for one."""
+        """Multiply-adds per image, counted in those of a matrix product."""
         sizes = self._phases.sizes(self._nominal_lengths())
         weight = _CORRELATION * max(1, _CHANNELS / sizes[-1])
         return weight * correlation.cost(sizes[:-1], sizes[-1], self._phases.axes(_NOMINAL))

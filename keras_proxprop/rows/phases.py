@@ -1,4 +1,4 @@
-"""Windows with strides as windows without: the phases of a stride are channels."""
+"""Windows with strides as windows without strides: the phases of a stride are channels."""
 
 import dataclasses
 import math
@@ -12,11 +12,11 @@ from keras_proxprop.rows.correlation import Axis
 
 @dataclasses.dataclass(frozen=True)
 class Phases:
-    """A convolution over images as one of stride 1, over images that have more channels.
+    """A convolution with strides as one of stride 1, over images that have more channels.
 
     Attributes:
         geometry: kernel size, strides, dilation and padding.
-        channels: of the images.
+        channels: number of channels of the images.
     """
 
     geometry: object
@@ -34,7 +34,7 @@ class Phases:
         return [-(-k // s) for k, s in zip(g.kernel_size, g.strides)]
 
     def axes(self, length):
-        """Returns the `Axis` of each spatial axis; `length` is used where padding asks."""
+        """Returns the `Axis` of each spatial axis. Padding may depend on its `length`."""
         g = self.geometry
         if self.needed:
             return tuple(Axis(taps, 1, 0, 0) for taps in self._taps)

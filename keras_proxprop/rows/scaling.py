@@ -8,16 +8,16 @@ from keras_proxprop.rows.base import Rows
 
 
 class ScalingRows(Rows):
-    """One or two columns for every output column, `x̂` and maybe ones, known by the moments.
+    """One or two columns for every output column, `x̂` and maybe ones, known by moments of `x̂`.
 
-    `D` holds the products `AᵀD`: a row for every weight that a call reads, call after call.
+    `D` holds the products `AᵀD`: one row for every weight that a call reads, call after call.
 
     Args:
         count: number of rows, an int or an integer tensor.
-        mean: of every `x̂`, `[columns]`.
+        mean: mean of every `x̂`, `[columns]`.
         square: sum of squares of `x̂` about its mean, `[columns]`.
-        bias: whether the ones take part.
-        reads: how many weights a call reads: the offset, too, where it does not take part.
+        bias: whether there is a column of ones.
+        reads: how many weights a call reads. An offset without a column of ones counts, too.
         closed_price: as in `Rows`.
     """
 
@@ -29,7 +29,7 @@ class ScalingRows(Rows):
         self.closed_traffic = 1 + 2 * square.shape[-1]
         self._count, self._reads = count, reads
         if replicas.in_sync() > 1:
-            # The moments of no rows are no numbers.
+            # Without rows the moments are not numbers.
             mean, square = (tf.where(count > 0, part, 0.0) for part in (mean, square))
         self.mean, self.square = mean, square
 
@@ -45,7 +45,7 @@ class ScalingRows(Rows):
         return self.square + self._number() * self.mean**2
 
     def multiply(self, direction):
-        """Returns `AᵀA P`: what `multiply_transposed` takes for the outputs of one call."""
+        """Returns `AᵀA P`, which `multiply_transposed` takes as the `D` of one call."""
         scale, offset = direction[0], direction[1] if self.bias else 0.0
         total = self._number() * self.mean
         product = [self._sum_of_squares() * scale + total * offset]
@@ -61,7 +61,7 @@ class ScalingRows(Rows):
         return tf.reduce_mean(self._sum_of_squares()) + self._ones()
 
     def solve(self, d, tau, rest=None):
-        """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest), about the mean: no difference of like numbers."""
+        """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest), computed about the mean to avoid cancellation."""
         gradient = [g + r for g, r in zip(self.multiply_transposed(d), rest or [0.0, 0.0])]
         whole = self._of_all_replicas()
         if not self.bias:
@@ -91,7 +91,7 @@ class ScalingRows(Rows):
         square = tf.add_n(
             [part.square + part._number() * (part.mean - mean) ** 2 for part in parts]
         )
-        # A number where it is known: what `summary` reckons with.
+        # An int where it is known, since `summary` computes with it.
         count = sum(part.count for part in parts)
         return ScalingRows(count, mean, square, first.bias, first._reads, first.closed_price)
 

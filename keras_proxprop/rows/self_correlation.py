@@ -7,10 +7,10 @@ import tensorflow as tf
 from keras_proxprop import xla
 from keras_proxprop.rows.arrays import pad, size
 
-# TensorFlow's filter gradient adds up all positions one after the other in float32: over
-# 400,000 of them 7e-5 of the Gram matrix is lost, in four parts 2e-5, in sixteen 1e-6, at a
-# fifth more time. XLA, and convolutions, add up in blocks and lose no more than that in one
-# part. Batches and images of unknown size are taken to be so large.
+# TensorFlow's filter gradient adds up all positions one after the other in float32. Over
+# 400,000 positions it loses 7e-5 of the Gram matrix, in four parts 2e-5, and in sixteen 1e-6,
+# at a fifth more time. XLA and convolutions add up in blocks, and lose at most 1e-6 in one
+# part. Batches and images of unknown size count as large ones.
 _POSITIONS = 12_500
 _PARTS = 16
 _BATCH = 128

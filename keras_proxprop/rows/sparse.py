@@ -1,4 +1,4 @@
-"""Rows of which most entries are zero, which are never written out where they are many."""
+"""Rows of mostly zeros, which are not written out where there are many of them."""
 
 import tensorflow as tf
 
@@ -16,7 +16,7 @@ class SparseRows(MatrixRows):
     Prices are those of a dense matrix: the number of entries is not known at trace time.
     """
 
-    # A Gram matrix that pays to be kept is one of features, which are many here.
+    # A Gram matrix that is kept is `[features, features]`, and here features are many.
     can_average = False
 
     def __init__(self, sparse, width, bias, per_item=1):
@@ -47,7 +47,7 @@ class SparseRows(MatrixRows):
 
     @property
     def x(self):
-        """The matrix written out: for rows that are few, or stacked on such as are."""
+        """The matrix written out, for few rows, or for rows stacked with written ones."""
         return tf.ensure_shape(tf.sparse.to_dense(self.sparse), [None, self._width])
 
     def multiply(self, direction):

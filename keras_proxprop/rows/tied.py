@@ -16,12 +16,12 @@ _TRUSTED = 5e3
 class TiedRows(Rows):
     """Lookups in a matrix `E`, and projections onto it, `h Eᵀ`.
 
-    A direction is one matrix like `E`, its row `v` a problem of its own:
+    A direction is one matrix like `E`. Its row `p_v` solves a problem of its own:
 
         (HᵀH + (n_v + 1/τ) I) p_v = g_v
 
-    with `n_v` the number of times that token `v` is looked up, and the projected states the
-    rows of `H`. The eigenvectors of `HᵀH` solve it for every token at once.
+    where `n_v` is the number of times that token `v` is looked up, and the rows of `H` are the
+    projected states. The eigenvectors of `HᵀH` solve the problems of all tokens at once.
 
     Args:
         uses: `OneHotRows` and `MatrixRows` (of the states), one for each call.
@@ -38,7 +38,7 @@ class TiedRows(Rows):
 
     @property
     def entries(self):
-        # Those of a projection, of which there are more than of lookups.
+        # A row of a projection has this many, and a row of a lookup has one.
         return self.shape[1]
 
     def _count(self, use):
@@ -120,7 +120,7 @@ class TiedRows(Rows):
                 return tf.matmul(tf.matmul(right, q) / curvature, q, transpose_b=True)
 
             p = solve(gradient)
-            # On CPU, XLA's eigenvectors are right to seven digits, in float64 too.
+            # On CPU, XLA's eigenvectors have seven correct digits, even in float64.
             p += solve(gradient - shift * p - tf.matmul(p, tf.cast(gram, dtype)))
             return tf.cast(p, d.dtype)
 

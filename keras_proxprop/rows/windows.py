@@ -8,7 +8,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Which pixels a convolution's windows see: each a tuple of one int per spatial axis."""
+    """Which pixels a convolution's windows see. Tuples have one int per spatial axis."""
 
     kernel_size: tuple
     strides: tuple

@@ -6,7 +6,7 @@ from keras_proxprop.solvers import price
 from keras_proxprop.solvers.conjugate_gradient import ConjugateGradient
 from keras_proxprop.solvers.exact import Exact
 
-# CG is taken where both factorizations cost more than so many times the layer's own
+# CG is taken where both factorizations cost more than this many times the layer's own
 # backpropagation.
 MULTIPLE = 30
 ITERATIONS = 5
@@ -21,7 +21,7 @@ class Auto(Exact):
         self._cg = ConjugateGradient(ITERATIONS)
 
     def prices(self, rows, columns, count):
-        """Returns `{form: price}`; CG's is the price from which on it is preferred."""
+        """Returns `{form: price}`. CG has the price above which CG is preferred."""
         limit = MULTIPLE * price.backpropagation(rows, columns, count)
         return {**super().prices(rows, columns, count), "cg": limit}
 

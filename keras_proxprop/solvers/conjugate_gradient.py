@@ -8,7 +8,7 @@ from keras_proxprop import replicas
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
-# How many units in the last place are lost of an inner product, in terms of the norms.
+# Rounding of an inner product, in units in the last place of the product of the norms.
 _ROUNDING = 4
 
 
@@ -16,11 +16,11 @@ _ROUNDING = 4
 class ConjugateGradient(Solver):
     """Solves the proximal step by conjugate gradients, from the current weights.
 
-    All output columns share the matrix `AᵀA + I/τ`, and each is a run of its own, with
-    its own step lengths. An iteration costs one forward product and one weight
-    gradient, or a product with `AᵀA` or with `AAᵀ` where that is cheaper: the iterates are
-    the same. Where the exact step has a closed form it is taken: it costs less than an
-    iteration.
+    All output columns share the matrix `AᵀA + I/τ`, and each column is a run of its own,
+    with its own step lengths. An iteration costs one forward product and one weight
+    gradient, or one product with `AᵀA` or `AAᵀ` where that is cheaper; the iterates are the
+    same. Where the exact step has a closed form, the closed form is taken, which costs less
+    than one iteration.
 
     Args:
         iterations: number of iterations, an int of at least 1. Defaults to `3`.
@@ -77,7 +77,7 @@ class ConjugateGradient(Solver):
             p = conjugate_gradient(product, replicas.total(gradient), self.iterations)
             p = rows.split(p)
         if replicas.in_sync() > 1:
-            # An iterate is not linear in the right side: each replica has the whole of it.
+            # An iterate is not linear in the right side, so each replica makes all of it.
             p = [part / replicas.in_sync() for part in p]
         return p, tf.constant(False)
 
@@ -116,9 +116,9 @@ def dual_conjugate_gradient(rows, d, shift, rest, iterations):
     """Returns what `conjugate_gradient` returns for the matrix `AᵀA + shift I` and the right
     side `AᵀD + rest`, from products with `AAᵀ`.
 
-    Every vector of the iteration is `Aᵀu + s rest`. The iteration works with `u`, below which
-    `s` is a row where there is a rest. Inner products of the vectors are `uᵀ K u`, with `K`
-    the Gram matrix `AAᵀ`, to which the rest adds a row and a column of its own. A column has
+    Every vector of the iteration is `Aᵀu + s rest`. The iteration works with `u`; where there
+    is a rest, `s` is one more row below `u`. Inner products of the vectors are `uᵀ K u`, with
+    `K` the Gram matrix `AAᵀ`, to which a rest adds one row and one column. A column of `u` has
     converged where its inner product is nothing but rounding.
 
     Args:
@@ -131,7 +131,7 @@ def dual_conjugate_gradient(rows, d, shift, rest, iterations):
         border = rows.multiply(rest)
         corner = tf.add_n([tf.reduce_sum(r**2, 0, keepdims=True) for r in rest])
         u = tf.concat([d, tf.ones_like(corner)], axis=0)
-        # The matrix without its shift leaves nothing of the rest.
+        # The matrix without its shift turns no vector into a multiple of the rest.
         kept = tf.concat([tf.ones_like(d[:, :1]), tf.zeros_like(d[:1, :1])], axis=0)
 
     def product(u):

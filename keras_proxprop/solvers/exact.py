@@ -19,13 +19,13 @@ class Exact(Solver):
         primal:  P = (AᵀA + I/τ)⁻¹ (AᵀD)      factorizes an F × F matrix
         dual:    P = Aᵀ (AAᵀ + I/τ)⁻¹ D       factorizes an R × R matrix
 
-    The dual's last product takes the place of the weight gradient, which is then
-    never computed: for batches smaller than a layer is wide the exact step costs
-    little more than backpropagation.
+    The last product of the dual form takes the place of the weight gradient, which is
+    then not computed: where a batch has fewer rows than the layer has features, the
+    exact step costs little more than backpropagation.
 
     Args:
-        form: "primal", "dual" or "auto" (default): whichever is cheaper for the
-            layer's rows and features, at every batch size.
+        form: "primal", "dual" or "auto" (default): the form that is cheaper for the
+            layer's numbers of rows and features, at every batch size.
 
     Raises:
         ValueError: if `form` is none of these.
@@ -44,7 +44,7 @@ class Exact(Solver):
 
     def prices(self, rows, columns, count):
         prices = price.primal_and_dual(rows, columns, count)
-        # Groups of columns have no dual form.
+        # Problems with several groups of columns have no dual form.
         return {self.form: prices[self.form]} if self.form in prices else prices
 
     def run(self, form, rows, d, tau, rest):
@@ -75,7 +75,7 @@ _FORMS = {"primal": primal, "dual": dual}
 class _Primal:
     """What `factorization.solution` asks of the primal form."""
 
-    # Single entries are nearer to it, but rounding to one side adds up over all of them.
+    # Single entries are more exact, but rounding to one side adds up over all entries.
     rounding = 1e-5
 
     def __init__(self, rows, d, tau, rest):
@@ -83,7 +83,7 @@ class _Primal:
         self.right = add(rows.multiply_transposed(d), rest)
         (self.gram,) = replicas.total_symmetric([rows.gram()])
         if replicas.in_sync() > 1:
-            # The others do not see this one's direction.
+            # The other replicas do not see this replica's direction.
             self.refined = None
 
     def energy(self, x):
@@ -95,7 +95,7 @@ class _Primal:
         return self._solve(inverse, self.right)
 
     def in_float64(self):
-        # What rounding leaves of AᵀD outside of the range of Aᵀ is multiplied by τ.
+        # Rounding moves a part of AᵀD out of the range of Aᵀ, which is then multiplied by τ.
         gram, parts = self._rows.equations_in_float64(self._d)
         (gram,) = replicas.total_symmetric([gram])
         parts = add(parts, self._rest and [tf.cast(part, tf.float64) for part in self._rest])
@@ -123,7 +123,7 @@ class _Dual:
 
     # Sums over features are short, and lose a millionth at most.
     rounding = 1e-6
-    # In Aᵀ (K⁻¹ D) cancels what a small residual does not show.
+    # A small residual does not show the errors of K⁻¹ D that cancel in Aᵀ (K⁻¹ D).
     refined = None
 
     def __init__(self, rows, d, tau, rest):
@@ -142,7 +142,7 @@ class _Dual:
         rows64, tau64 = self._rows.cast(tf.float64), tf.cast(self._tau, tf.float64)
 
         def direction(inverse):
-            # The last product too: in it cancels what rounding adds to K⁻¹ D.
+            # The last product is in float64, too: in it the rounding errors of K⁻¹ D cancel.
             d64, *rest64 = [tf.cast(g, tf.float64) for g in (self._d, *(self._rest or []))]
             parts = self._solve(inverse, rows64, d64, tau64, rest64 or None)
             return [tf.cast(part, self._d.dtype) for part in parts]
@@ -156,8 +156,8 @@ class _Dual:
             d -= rows.multiply(rest)
         if d.shape[-1] <= rows.features:
             return add(rows.multiply_transposed(inverse(d)), rest)
-        # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve is against the side with fewer columns, and that
-        # is split, not the product: a copy of a direction is as large as the weights.
+        # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve takes the side with fewer columns. That side is
+        # split, and not the product, since a copy of a direction is as large as the weights.
         parts = rows.split_columns(inverse(rows.with_ones()))
         return add([tf.matmul(part, d, transpose_a=True) for part in parts], rest)
 

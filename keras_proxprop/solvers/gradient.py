@@ -1,4 +1,4 @@
-"""The explicit step, where a layer was recorded but must not step implicitly."""
+"""The explicit step of a layer that was recorded but must not step implicitly."""
 
 import tensorflow as tf
 
@@ -9,7 +9,7 @@ from keras_proxprop.solvers.solver import Solver
 class Gradient(Solver):
     """Returns the plain gradient `AᵀD + rest`."""
 
-    # Gradients add up.
+    # The gradients of replicas add up to that of all rows.
     sees_all_replicas = True
 
     def traffic(self, rows, columns, batch_known=True):

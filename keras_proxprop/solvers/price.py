@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from keras_proxprop import replicas
 
-# The inverse of a Cholesky factor takes as long as so many n³ multiply-adds of a matrix
-# product; measured on two cores.
+# The inverse of a Cholesky factor takes as long as this many times n³ multiply-adds of a
+# matrix product; measured on two cores.
 _FACTORIZE = 4
-# Batch sizes that a choice must suit where the batch size is unknown at trace time, and the
-# one that decides where it cannot be made at run time.
+# Where the batch size is unknown at trace time: the batch sizes that a choice must suit, and
+# the one that decides if the choice cannot be made at run time.
 _BATCH_SIZES = (1, 8, 32, 64, 128, 512, 2048, 8192, 32768)
 _TYPICAL = 64
 
@@ -50,14 +50,14 @@ def typical_count(rows):
 
 
 def known_count(rows):
-    """Returns the number of rows, that at a typical batch size where it is not known."""
+    """Returns the number of rows. If it is unknown, it is that at a typical batch size."""
     count = rows.count
     return typical_count(rows) if tf.is_tensor(count) else count
 
 
 def cheapest(rows, prices, batch_known=True):
-    """Returns the name and the price of the branch that `run_cheapest` takes at the
-    `known_count`."""
+    """Returns the name and the price of the branch that `run_cheapest` takes for
+    `known_count` rows."""
     at_count = prices(known_count(rows))
     names = list(at_count) if batch_known else _candidates(rows, prices)
     return min(((name, at_count[name]) for name in names), key=lambda branch: branch[1])
@@ -66,8 +66,8 @@ def cheapest(rows, prices, batch_known=True):
 def run_cheapest(rows, prices, run):
     """Runs the cheapest branch, for the rows of all replicas.
 
-    Where the batch size is unknown and no branch is the cheapest at every one, the choice
-    is made at run time, by the same count.
+    Where the batch size is unknown and no branch is the cheapest at every batch size, the
+    choice is made at run time, by the same prices.
 
     Args:
         rows: `Rows`.
@@ -84,7 +84,7 @@ def run_cheapest(rows, prices, run):
     if len(names) == 1:
         return run(names[0])
     if not known:
-        # Only here, as replicas have to ask each other.
+        # Counted only here, since replicas have to ask each other for it.
         count = replicas.total_count(rows.count)
     at_count = prices(tf.cast(count, tf.float32))
 

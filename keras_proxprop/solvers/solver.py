@@ -9,21 +9,21 @@ from keras_proxprop.solvers import price
 class Solver(HasConfig):
     """Solves `(AᵀA + I/τ) P = AᵀD + rest` for the direction `P`.
 
-    A solver has one or several forms, of which it runs the cheapest. It says what they cost
-    in `prices` and runs them in `run`; all who ask which form is taken ask `prices`.
-    A solver knows rows, products and matrices, never the layer that they come from.
+    A solver has one or several forms, and runs the cheapest one. `prices` says what each form
+    costs, and `run` runs a form. Reports ask `prices`, too, to know which form is taken.
+    A solver knows rows, products and matrices, but never the layer that they come from.
     """
 
-    # Whether a factorization is what it solves with.
+    # Whether it solves with a factorization.
     factorizes = False
-    # Whether the matrix that it solves with is that of all replicas' rows.
+    # Whether it solves with a matrix of the rows of all replicas.
     sees_all_replicas = False
-    # Whether the matrix is that of the rows, and none that was kept.
+    # Whether it solves with a matrix of the batch's own rows, and not with a kept one.
     solves_with_rows = True
 
     def solve(self, rows, d, tau, rest=None):
-        """Returns the direction `P`, a list as in `keras_proxprop.rows`, and whether the
-        matrix had to be damped to be inverted, a boolean tensor.
+        """Returns the direction `P`, a list as in `keras_proxprop.rows`, and a boolean tensor:
+        whether the matrix was damped so that it could be inverted.
 
         Args:
             rows: `Rows`, the matrix `A`.
@@ -51,14 +51,14 @@ class Solver(HasConfig):
         raise NotImplementedError
 
     def run(self, form, rows, d, tau, rest):
-        """Does what `solve` does, in one of the forms."""
+        """Does what `solve` does, by one of the forms."""
         raise NotImplementedError
 
     def choice(self, rows, columns, batch_known=True):
-        """Returns `(form, price)` of what `solve` does.
+        """Returns the form that `solve` takes, and its price.
 
         Args:
-            rows: `Rows`; where their count is not known, the price is that of a typical one.
+            rows: `Rows`. Where their number is unknown, the price is that of a typical number.
             columns: number of output columns.
             batch_known: whether the batch size is known where the step is traced.
         """
@@ -73,7 +73,7 @@ class Solver(HasConfig):
         """Returns how many numbers a replica sends in `solve`, the mean over steps.
 
         Args:
-            rows, columns, batch_known: as in `choice`, the rows those of all replicas.
+            rows, columns, batch_known: as in `choice`, with the rows of all replicas.
         """
         if rows.closed_form:
             return rows.closed_traffic
@@ -82,7 +82,7 @@ class Solver(HasConfig):
         return self.sent(form, rows, columns)
 
     def sent(self, form, rows, columns):
-        """Returns what `traffic` does, of one of the forms."""
+        """Returns what `traffic` returns, for one of the forms."""
         raise NotImplementedError
 
     def describe(self, form, rows, columns, price):
@@ -90,5 +90,5 @@ class Solver(HasConfig):
         return form, price
 
     def without_refresh(self):
-        """Returns a solver that does the same without a change of what is kept of the past."""
+        """Returns a solver that does the same, but changes nothing that memory keeps."""
         return self
