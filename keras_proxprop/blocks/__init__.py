@@ -59,14 +59,13 @@ _BLOCKS: dict[type, type[Block]] = {
 def register_block(layer_class: type[keras.Layer], block: type[Block] = GenericBlock) -> None:
     """Gives all layers of a class implicit steps.
 
-    The layers' outputs must be linear in their weights, unless `block` says otherwise: what is
-    left when an activation is taken out into a layer of its own. Subclasses that override
-    `call` are not meant.
+    The layers' outputs must be linear in their weights, unless `block` says otherwise. So an
+    activation has to be a layer of its own. Subclasses that override `call` are not included.
 
     Args:
         layer_class: subclass of `keras.Layer`.
         block: subclass of `keras_proxprop.blocks.Block` that says what the rows of `A` are.
-            Defaults to `GenericBlock`, which needs to know nothing: it works by automatic
+            Defaults to `GenericBlock`, which takes any such layer, by automatic
             differentiation. `KernelsBlock` is for layers with an activation between kernels.
 
     Raises:

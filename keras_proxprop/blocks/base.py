@@ -17,11 +17,11 @@ class Block:
     A subclass names the Keras classes that it understands in `layer_classes`. It says how
     the layer's preactivation `z` follows from its inputs and its kernel (`multiply`) and what
     the rows of `A` are (`rows`), with `A @ weights = z`. Where `z` or the weights are not
-    matrices with the output columns last, it says how to see them so.
+    matrices with the output columns last, it says how to turn them into such matrices.
 
     Args:
         layer: the built Keras layer.
-        whole: the block whose `call` notes this one. Defaults to `None`: the block itself.
+        whole: the block whose `call` notes this map. Defaults to `None`: the block itself.
         reported_as: the layer under whose name reports show the block. Defaults to `None`:
             `layer`.
     """
@@ -58,8 +58,8 @@ class Block:
 
     @staticmethod
     def takes(kind):
-        """Returns whether `call` takes tensors of this kind: `None` is plain ones, else
-        "sparse", "ragged" or another. On those that it does not, the layer steps explicitly.
+        """Returns whether `call` takes tensors of this kind: `None` for plain ones, "sparse",
+        "ragged" or another. The layer steps explicitly on kinds that `call` does not take.
         """
         return kind is None
 
@@ -70,7 +70,7 @@ class Block:
 
     @property
     def kernel(self):
-        """The variable without which there is no problem."""
+        """The variable that a least-squares problem of this block cannot do without."""
         return getattr(self.layer, self.kernel_name)
 
     @property
@@ -91,7 +91,7 @@ class Block:
         return [self]
 
     def solves_for(self, weights):
-        """Returns whether there is a problem in `weights`, some of the block's, alone."""
+        """Returns whether these `weights`, some of the block's, can be solved for alone."""
         return weights[0] is self.weights[0]
 
     @property
@@ -100,7 +100,7 @@ class Block:
         return self.weights[0].shape[-1]
 
     def matrix_shape(self, weight, rows):
-        """Returns `(features, columns)` of the linear map that one of `weights` is of."""
+        """Returns `(features, columns)` of the linear map that has `weight`."""
         return rows.features, self.columns
 
     def prepare(self, inputs):
@@ -120,22 +120,22 @@ class Block:
         return tf.reshape(part, weight.shape)
 
     def call(self, note, inputs, **_):
-        """Does what the layer's own `call` does, with its linear map's ends noted.
+        """Does what the layer's own `call` does, and notes the inputs and `z` of its map.
 
-        The product hides the weights from the tape: what the loss's gradient with respect
-        to them then holds is exactly the part that reaches them by other ways than `z`
+        The product hides the weights from the tape. The loss's gradient with respect to the
+        weights is then exactly the part that reaches them by other ways than `z`
         (regularizers, tied weights, `add_loss`, gradients of gradients).
 
         Args:
-            note: `Note`: `note(inputs, z)` returns `z`. `note.of_part(i)` notes for one of
-                `parts`. Where the inputs are known only after `z` has been used,
-                `note.watch(z)` goes before.
+            note: `Note`. `note(inputs, z)` returns `z`, and `note.of_part(i)` is the note of
+                one of `parts`. Where the inputs are known only after `z` has been used,
+                `note.watch(z)` has to be called before.
             inputs: the layer's inputs.
         """
         values = self.values()
         weights, reads = [tf.convert_to_tensor(w) for w in values], ()
         if not all(getattr(w, "trainable", True) for w in values):
-            # No step is taken for it: a tape that watches it sees it as it is.
+            # A frozen weight takes no step: tapes that watch it see the variable itself.
             pairs = zip(values, weights, hidden(weights))
             reads = [copy if v.trainable else w for v, w, copy in pairs]
         floating = inputs if inputs.dtype.is_floating else tf.cast(inputs, weights[0].dtype)
@@ -193,21 +193,21 @@ class CompositeBlock(Block):
 def product(linear, inputs, values, reads=()):
     """Returns `linear(inputs, *values)`, the values hidden from the tapes that record it.
 
-    A gradient for them is then exactly the part that reaches them by other ways. The
-    gradient for the inputs is made with the values themselves, so that a gradient of this
-    gradient reaches them.
+    A gradient for the values is then exactly the part that reaches them by other ways. The
+    gradient for the inputs is made with the values themselves, so that a gradient of that
+    gradient reaches the values.
 
     Args:
         linear: function of the inputs and the values.
         inputs: tensor, or a nest of tensors (sparse ones, too) and other values.
         values: of the weights, tensors.
-        reads: copies of the values, where these are to have a gradient of their own: that
-            by way of this product alone, `AᵀD`.
+        reads: copies of the values, if a gradient for the copies is wanted: the part by way
+            of this product alone, `AᵀD`.
     """
 
     recording = () if reads else recording_tapes()
     parts = tf.nest.flatten(inputs, expand_composites=True)
-    # What else there is (ids, masks, flags, where a sparse tensor's entries are) is constant.
+    # All else (ids, masks, flags, the places of a sparse tensor's entries) is constant.
     moving = [i for i, x in enumerate(parts) if tf.is_tensor(x) and x.dtype.is_floating]
 
     def given(tensors):
@@ -222,7 +222,7 @@ def product(linear, inputs, values, reads=()):
         def gradient(*d):
             sources = [*tensors, *values]
             if any(tape.asked for tape in recording):
-                # They would not see `AᵀD`: it is for others.
+                # The recording tapes need no `AᵀD`, which is for other tapes.
                 sources = [*tensors]
             with tf.GradientTape() as tape:
                 tape.watch(sources)

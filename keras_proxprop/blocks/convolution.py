@@ -10,7 +10,7 @@ from keras_proxprop.rows.windows import Windows
 class ConvolutionBlock(Block):
     """`Conv1D/2D/3D`, channels last: `z = conv(inputs, kernel) + bias`.
 
-    With several groups every group of filters is a problem of its own, on its own channels.
+    If there are several groups, each group of filters is a problem on its own channels.
     """
 
     layer_classes = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)

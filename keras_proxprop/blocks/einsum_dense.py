@@ -1,4 +1,4 @@
-"""EinsumDense, and the projections of attention layers: a Dense with its axes named."""
+"""EinsumDense, and the projections of attention layers: a Dense whose axes have names."""
 
 import dataclasses
 import functools
@@ -15,10 +15,10 @@ from keras_proxprop.rows.groups import rows_in_groups
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-    """The letters of an einsum equation, and the parts that they play.
+    """The letters of an einsum equation, and what each of them is for.
 
     Attributes:
-        inputs, kernel, outputs: the equation, ellipses written out.
+        inputs, kernel, outputs: the letters of the equation, with ellipses written out.
         row_letters: letters of the inputs and outputs: every index is a row of `A`.
         feature_letters: letters of the inputs and the kernel, which are summed over.
         group_letters: letters of all three: every index is a problem of its own.
@@ -70,7 +70,7 @@ class Axes:
 class EinsumDenseBlock(Block):
     """`keras.layers.EinsumDense`: `z = einsum(equation, inputs, kernel) + bias`.
 
-    A bias along other axes than the kernel's steps explicitly.
+    A bias that runs along other axes than the kernel's steps explicitly.
     """
 
     layer_classes = (keras.layers.EinsumDense,)
@@ -109,7 +109,7 @@ class EinsumDenseBlock(Block):
         return keras.ops.einsum(self.layer.equation, inputs, kernel)
 
     def finish(self, z):
-        # A bias along other axes is none of the problem's.
+        # A bias along other axes does not belong to the problem.
         other = self.layer.bias if self.bias is None else None
         return super().finish(z if other is None else z + other)
 
@@ -143,7 +143,7 @@ class EinsumDenseBlock(Block):
         return tf.reshape(part, weight.shape)
 
     def _orders(self, weight):
-        """Returns the letters of a weight's axes, and these as `A`'s columns and `z`'s."""
+        """Returns the letters of a weight's axes, and their order as a matrix."""
         axes = self.axes
         columns = axes.group_letters + axes.column_letters
         if weight is self.bias:

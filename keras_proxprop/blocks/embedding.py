@@ -51,7 +51,7 @@ def note_lookup(note, ids, z):
     if isinstance(ids, tf.RaggedTensor):
         return z.with_flat_values(note(ids.flat_values, z.flat_values))
     if isinstance(ids, tf.SparseTensor):
-        # What is missing is looked up as token 0.
+        # Missing entries are looked up as token 0.
         ids = tf.ensure_shape(tf.sparse.to_dense(ids), ids.shape)
     return note(ids, z)
 

@@ -11,10 +11,10 @@ from keras_proxprop.rows.jacobian import JacobianRows
 class GenericBlock(Block):
     """A layer whose outputs are linear in all of its trainable weights at once.
 
-    Nothing is known of it but its `call`, which takes and returns any nest of tensors: all of
-    its weights are one column of one problem, and the products with `A` and `Aᵀ` are its
-    forward pass and its gradient. Meant for conjugate gradients; the exact step makes
-    a forward pass per number in its weights.
+    The block knows only the layer's `call`, which takes and returns any nest of tensors. All
+    weights are one column of one problem, and the products with `A` and `Aᵀ` are the layer's
+    forward pass and its gradient. The block is meant for conjugate gradients: the exact step
+    makes a forward pass for every number in the weights.
     """
 
     shares_rows = False
@@ -32,7 +32,7 @@ class GenericBlock(Block):
         return 1
 
     def matrix_shape(self, weight, rows):
-        # Its one column says nothing of the map.
+        # The block's one column says nothing of the map.
         return as_matrix(weight.shape)
 
     def solves_for(self, weights):
@@ -79,7 +79,7 @@ def floating(nest):
 
 
 def with_floating(nest, tensors):
-    """Returns the nest with other tensors of floats in the place of its own."""
+    """Returns the nest with its tensors of floats replaced by `tensors`."""
     others = iter(tensors)
     flat = [next(others) if _is_floating(x) else x for x in tf.nest.flatten(nest)]
     return tf.nest.pack_sequence_as(nest, flat)

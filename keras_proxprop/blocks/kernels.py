@@ -1,4 +1,4 @@
-"""Layers with kernels of their own, and anything between these."""
+"""Layers with several kernels, and any operations between the products with them."""
 
 import keras
 import tensorflow as tf
@@ -10,13 +10,13 @@ from keras_proxprop.keras_seams.products import watched
 
 
 class KernelsBlock(CompositeBlock):
-    """A layer that multiplies tensors by kernels of its own, a problem for every kernel.
+    """A layer that multiplies tensors by kernels of its own. Every kernel is a problem.
 
-    The products are those with `keras.ops.einsum` and `keras.ops.matmul` in the layer's own
-    `call`, which may do anything before, between and after them: the experts of language
-    models are of this kind. Kernels are the layer's own weights of two axes and more. All else
-    steps explicitly: biases, kernels that are cast, sliced or multiplied with each other
-    before, and weights of other products.
+    The products are those by `keras.ops.einsum` and `keras.ops.matmul` in the layer's own
+    `call`, which may do anything before, between and after them. The experts of language
+    models are such layers. Kernels are the layer's own weights of two axes or more. All other
+    weights step explicitly: biases, weights of other products, and kernels that are cast,
+    sliced or multiplied with each other before their product.
     """
 
     def make_parts(self):
@@ -50,7 +50,7 @@ class KernelsBlock(CompositeBlock):
 
 
 class KernelPart(Block):
-    """One kernel of a layer, and the linear map that the layer's products with it are.
+    """One kernel of a layer, and the linear map of the layer's products with the kernel.
 
     Args:
         layer, whole: as for `Block`.
@@ -62,12 +62,12 @@ class KernelPart(Block):
     def __init__(self, layer, whole, kernel):
         super().__init__(layer, whole)
         self.kernel = kernel
-        # Which axes play which part shows when the layer is called.
+        # What each axis is for is known when the layer is called.
         self._map = None
 
     def map_of(self, equation, rank):
-        """Returns the `KernelMap` of a product with inputs of this rank; `None` where that is
-        not linear in the kernel, or another map than that of a product before."""
+        """Returns the `KernelMap` of a product with inputs of this rank, or `None` where the
+        product is not linear in the kernel, or where an earlier product was another map."""
         left, arrow, _ = equation.partition("->")
         if not arrow or "." in left.split(",")[1]:
             return None
@@ -87,7 +87,7 @@ class KernelMap(EinsumDenseBlock):
 
     Args:
         part: `KernelPart`.
-        equation: of the products.
+        equation: einsum equation of the products.
         axes: the equation's `Axes`.
     """
 

@@ -1,4 +1,4 @@
-"""LayerScale, of the ConvNeXt models of keras.applications: a scale per channel, alone."""
+"""LayerScale, from the ConvNeXt models of keras.applications: one scale per channel."""
 
 from keras_proxprop.blocks.scaling import SlopeBlock
 from keras_proxprop.keras_seams.unlisted_layers import layer_scale_classes

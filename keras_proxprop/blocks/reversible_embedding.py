@@ -1,4 +1,4 @@
-"""ReversibleEmbedding: one matrix that is looked up in, and that states are projected onto."""
+"""ReversibleEmbedding: one matrix for lookups of tokens, and for projections of states."""
 
 import functools
 
@@ -17,10 +17,10 @@ from keras_proxprop.rows.tied import TiedRows
 
 
 class ReversibleEmbeddingBlock(EmbeddingBlock):
-    """`keras.layers.ReversibleEmbedding`: tied, one problem; else two.
+    """`keras.layers.ReversibleEmbedding`: one problem if its weights are tied, else two.
 
-    Noted as inputs are, in a dict, `tokens` or the projected `states`. As a lookup's `z` has
-    other columns than a projection's, all entries of either are rows of one column.
+    What is noted as inputs is a dict with `tokens`, or with the projected `states`. The `z` of
+    a lookup and of a projection have other columns, so all entries are rows of one column.
     """
 
     layer_classes = classes_named("ReversibleEmbedding")
@@ -53,7 +53,7 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
         tied = self.layer.tie_weights
         if reverse:
             return self._project(note if tied else note.of_part(1), inputs)
-        # The layer's own call hands on a mask, too.
+        # The layer's own call passes a mask on, too.
         run = Run(self.layer, [self.layer.embeddings])
         table = tf.convert_to_tensor(self.layer.embeddings)
         z = run(((inputs,), {}), *hidden([table]))

@@ -1,6 +1,6 @@
 """Layers that scale every channel, and shift it: normalization layers, and PReLU.
 
-Every channel is a problem of its own, in one or two unknowns, and has a closed form.
+Every channel is a problem of its own, with one or two unknowns and a closed form.
 """
 
 import math
@@ -17,16 +17,16 @@ from keras_proxprop.rows.scaling import ScalingRows, SlopeRows
 
 
 class ScalingBlock(Block):
-    """A layer that multiplies by weights, along some of its axes, and may add others.
+    """A layer that multiplies by a weight along some axes, and may add another weight.
 
-    The layer's own `call` computes the outputs, with all that it does besides (statistics,
+    The layer's own `call` computes the outputs, and does all else that it does (statistics,
     masks, precision).
     """
 
     # The attributes that hold the scale and the offset.
     names: tuple[str, ...] = ("gamma", "beta")
 
-    # Their columns do not mix, and not with those of other layers.
+    # The columns do not mix with one another, nor with those of other layers.
     shares_rows = False
 
     @classmethod
@@ -65,8 +65,8 @@ class ScalingBlock(Block):
 class NormalizationBlock(ScalingBlock):
     """`x̂ · scale + offset`, with `x̂` normalized: `LayerNormalization`, `GroupNormalization`.
 
-    Its `z` are the scale and the offset, as a call reads them: `∂L/∂z` is then `AᵀD`, which
-    backpropagation makes in any case, and of `x̂` only the moments are needed, for `AᵀA`.
+    Here `z` are the scale and the offset as a call reads them. So `∂L/∂z` is `AᵀD`, which
+    backpropagation makes in any case, and `AᵀA` needs only the moments of `x̂`.
     """
 
     layer_classes: tuple[type, ...] = (
@@ -84,7 +84,7 @@ class NormalizationBlock(ScalingBlock):
         if weights[0] is getattr(self.layer, self.names[0], None):
             moments = self.moments(given, run, values)
         else:
-            # An offset alone scales ones.
+            # An offset without a scale is a scale of ones.
             ones = tf.ones([self.columns], working_dtype(inputs.dtype))
             moments = self.count(inputs), ones, tf.zeros_like(ones)
         flat = [tf.reshape(value, [-1]) for value in hidden(values)]
@@ -99,7 +99,7 @@ class NormalizationBlock(ScalingBlock):
         return tf.convert_to_tensor(math.prod(size(x, axis) for axis in self.others(x)))
 
     def moments(self, given, run, values):
-        """Returns of every channel of `x̂` count, mean, and sum of squares about the mean."""
+        """Returns count, means, and sums of squares about the mean, of the channels of `x̂`."""
         x = run(given, tf.ones_like(values[0]), *map(tf.zeros_like, values[1:]))
         x = tf.cast(x, working_dtype(x.dtype))
         count = self.count(x)
@@ -129,7 +129,7 @@ class BatchNormalizationBlock(NormalizationBlock):
         trains = kwargs["training"] and layer.trainable
         if not trains or kwargs["mask"] is not None or renormalizes(layer):
             return super().moments(given, run, values)
-        # As the layer makes it: the two are then one in a graph.
+        # Computed as the layer computes it, so that a graph computes it once.
         x = tf.cast(inputs, working_dtype(inputs.dtype))
         others = self.others(x)
         _, variance = keras.ops.moments(x, others, synchronized=layer.synchronized)
@@ -137,7 +137,7 @@ class BatchNormalizationBlock(NormalizationBlock):
         square = tf.cast(count, x.dtype) * variance / (variance + layer.epsilon)
         return count, tf.zeros_like(square), square
 
-    # What it takes of the batch the layer has made itself.
+    # The layer itself has computed the moments already.
     closed_price = 0.0
 
 
@@ -150,14 +150,14 @@ class RMSNormalizationBlock(NormalizationBlock):
     @classmethod
     def reason_against(cls, layer):
         why = super().reason_against(layer)
-        # Keras reads it as float32 there, which it cannot where the value is a tensor.
+        # Keras reads such a scale as float32, which fails where the value is a tensor.
         if why is None and layer.variable_dtype not in ("float32", "float64"):
             why = f"its scale is in {layer.variable_dtype}"
         return why
 
 
 class SlopeBlock(ScalingBlock):
-    """One weight for every channel, which multiplies `scaled(inputs)`; nothing is added."""
+    """A layer with one weight for every channel, which multiplies `scaled(inputs)`."""
 
     def call(self, note, inputs):
         run = Run(self.layer, self.weights)

@@ -8,7 +8,7 @@ from keras_proxprop.rows.matrix import positions_as_rows
 
 
 class SeparableBlock(CompositeBlock):
-    """`SeparableConv1D/2D`, channels last: linear in each of its kernels, two problems."""
+    """`SeparableConv1D/2D`, channels last. Each of its two kernels is a problem."""
 
     layer_classes = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
     kernel_name = "depthwise_kernel"
@@ -33,7 +33,7 @@ class DepthwisePart(DepthwiseBlock):
 
 
 class PointwisePart(Block):
-    """The second: a convolution with windows of one pixel."""
+    """The second map: a convolution with windows of one pixel."""
 
     kernel_name = "pointwise_kernel"
 

@@ -1,6 +1,6 @@
-"""What keeps Keras's `fit` from running where replicas have unequal parts of the first batch,
-are spread over several workers, or accumulate gradients. It fails there with any optimizer;
-here it is mended."""
+"""Mends Keras's `fit` for replicas that have unequal parts of the first batch, are spread
+over several workers, or accumulate gradients. There `fit` fails with any optimizer.
+"""
 
 import functools
 
@@ -13,7 +13,7 @@ from keras_proxprop.keras_seams.replica_branches import cond_around_replicas
 
 
 def check_strategy(strategy):
-    """Raises where a `ProxProp` does not train with a `tf.distribute.Strategy`."""
+    """Raises an error for a `tf.distribute.Strategy` with which no `ProxProp` trains."""
     distribute = tf.distribute
     if isinstance(strategy, distribute.ParameterServerStrategy):
         raise ValueError(
@@ -36,7 +36,7 @@ def check_strategy(strategy):
 
 
 def install():
-    """Mends all of it; a second call changes nothing."""
+    """Mends `fit` in all these cases; a second call changes nothing."""
     trainer = of_keras.TensorFlowTrainer
     if hasattr(trainer._maybe_symbolic_build, "_proxprop"):
         return
@@ -44,9 +44,9 @@ def install():
 
     @functools.wraps(build)
     def build_from_own_part(self, iterator=None, data_batch=None):
-        """Keras adds up the replicas' parts of the first batch, which are not alike, and are
-        not all here."""
-        # As the optimizer calls `install`.
+        """Builds the model from one replica's part of the first batch. Keras adds up the parts
+        of all, which have different sizes, and are not all on this worker."""
+        # Imported here, since the optimizer's module imports this one.
         from keras_proxprop.optimizers.finding import find_proxprop
 
         compiled = find_proxprop(getattr(self, "optimizer", None)) is not None
@@ -54,7 +54,7 @@ def install():
             check_strategy(self.distribute_strategy)
         if iterator is not None and self._distribute_strategy is not None and compiled:
             results = self._distribute_strategy.experimental_local_results
-            # Before the batches stand one or two numbers of steps, by the version of Keras.
+            # Before the batches come one or two step numbers, depending on Keras's version.
             for *_, batches in iterator:
                 batch = next(batches)
                 data_batch = tf.nest.map_structure(lambda part: results(part)[0], batch)
@@ -64,7 +64,7 @@ def install():
 
     @functools.wraps(reduce)
     def reduce_scalars(values, strategy, reduction):
-        """Of a worker's scalars Keras takes the mean along an axis, which they have not."""
+        """Reduces scalars, too. Keras reduces along an axis, which a scalar does not have."""
         mean = reduction in ("auto", "mean")
         if not (mean and of_keras._collective_all_reduce_multi_worker(strategy)):
             return reduce(values, strategy, reduction)
@@ -79,7 +79,7 @@ def install():
 
 
 class _Ops:
-    """Keras's operations, as its optimizers see them, with a `cond` that replicas meet in."""
+    """Keras's operations for its optimizers, with a `cond` inside which replicas may meet."""
 
     def __getattr__(self, name):
         return getattr(keras.ops, name)
@@ -88,6 +88,6 @@ class _Ops:
     def cond(pred, true_fn, false_fn):
         if not tf.distribute.has_strategy() or tf.distribute.in_cross_replica_context():
             return keras.ops.cond(pred, true_fn, false_fn)
-        # Keras's accumulation of gradients has no results in its branches.
+        # In Keras's accumulation of gradients the branches return nothing.
         pred = tf.convert_to_tensor(pred)
         return cond_around_replicas(pred, lambda: true_fn() or (), lambda: false_fn() or ())

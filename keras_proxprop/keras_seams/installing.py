@@ -1,4 +1,4 @@
-"""What of Keras works in another way as soon as there is a `ProxProp`."""
+"""Installs what Keras does in another way as soon as there is a `ProxProp`."""
 
 from keras_proxprop.keras_seams import distributed_fit, loss_scale, loss_share, train_step
 

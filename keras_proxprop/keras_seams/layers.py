@@ -1,4 +1,4 @@
-"""What layers and models of Keras hold, as far as Keras does not say it in public."""
+"""What layers and models of Keras hold, where Keras has no public way to ask."""
 
 import tensorflow as tf
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 def layers_of(model, include_self=True):
     """Returns a model or layer and all layers in it, each once.
 
-    `Model.layers` has only the first level, and `Layer` has nothing of the kind.
+    `Model.layers` has only the first level, and `Layer` has no such attribute.
     """
     return list(model._flatten_layers(include_self=include_self))
 
@@ -14,9 +14,9 @@ def layers_of(model, include_self=True):
 def own_variables(layer):
     """Returns a layer's trainable and frozen weights, without those of the layers in it.
 
-    `Layer.trainable_weights` holds those of inner layers, too, and leaves frozen ones out.
+    `Layer.trainable_weights` also holds those of inner layers, and it leaves out frozen ones.
     """
-    # A wrapper may hold weights of what it wraps.
+    # A wrapper may hold weights of the layer that it wraps.
     wrapped = {
         id(variable)
         for inner in layers_of(layer, include_self=False)
@@ -35,7 +35,7 @@ def built_shapes(model):
 
 def renormalizes(layer):
     """Returns whether a BatchNormalization has `renorm`."""
-    # An argument that came with Keras 3.14.
+    # The argument came with Keras 3.14.
     return getattr(layer, "renorm", False)
 
 
@@ -45,10 +45,10 @@ def is_rematerialized(layer):
 
 
 def native(variable):
-    """Returns the `tf.Variable` of a variable of Keras's.
+    """Returns the `tf.Variable` of a Keras variable.
 
-    Its public `value` may be a cast copy, or what a stateless scope has in its place. What one
-    replica holds of a variable is the variable of all of them.
+    The public `value` may be a cast copy, or a tensor that a stateless scope has put in the
+    place of the variable. For one replica's copy the variable of all replicas is returned.
     """
     variable = getattr(variable, "_value", variable)
     if isinstance(variable, tf.Variable):

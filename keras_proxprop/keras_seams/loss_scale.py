@@ -1,4 +1,4 @@
-"""`LossScaleOptimizer` counts the variables of the optimizer in it before it loads its own."""
+"""Mends `LossScaleOptimizer`, which counts the inner optimizer's variables before loading."""
 
 import functools
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def install():
-    """Makes it load those of memory that are not made yet; a second call changes nothing."""
+    """Has it load variables of memory that are not made yet; a second call changes nothing."""
     original = keras.optimizers.LossScaleOptimizer.load_own_variables
     if hasattr(original, "_proxprop"):
         return
@@ -16,7 +16,7 @@ def install():
     def load_own_variables(self, store):
         curvatures = getattr(self.inner_optimizer, "_curvatures", None)
         if curvatures:
-            # Memory's come last.
+            # The variables of memory come last.
             first = len(self.variables) - len(curvatures.variables)
             saved = [np.array(store[str(i)]) for i in range(len(store.keys()))]
             curvatures.load(curvatures.named(saved[first:]))

@@ -1,7 +1,7 @@
-"""What part of the global batch's loss is a replica's: as large as its part of the rows.
+"""Weighs a replica's loss by its share of the rows of the global batch.
 
-Keras multiplies every replica's mean loss by one over their number. Where a last batch does
-not divide evenly, that is not the mean of the batch.
+Keras divides every replica's mean loss by the number of replicas. Where the last batch does
+not divide evenly, the sum of these is not the mean over the batch.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _here = threading.local()
 
 @contextlib.contextmanager
 def shared_by_rows(count):
-    """Has this replica's losses weighed by its number of rows while the context lasts.
+    """Context in which this replica's losses are weighed by its number of rows.
 
     Args:
         count: number of rows of the replica, an int, or a scalar tensor.
@@ -32,12 +32,12 @@ def shared_by_rows(count):
 
 
 def unscaled(loss):
-    """Returns the loss of a replica as if it were alone."""
+    """Returns the loss of a replica as if there were no other replicas."""
     return of_keras.unscale_loss_for_distribution(loss)
 
 
 def install():
-    """Makes Keras ask for the share; a second call changes nothing."""
+    """Has Keras use the share of the rows; a second call changes nothing."""
     if hasattr(of_keras.scale_loss_for_distribution, "_proxprop"):
         return
     scale, unscale = (

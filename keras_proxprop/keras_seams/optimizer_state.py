@@ -1,4 +1,4 @@
-"""The state of Keras's optimizers, for an optimizer that leaves it to another."""
+"""The state of Keras's optimizers, for an optimizer whose inner optimizer keeps it."""
 
 from keras_proxprop.keras_seams.names import MULTI_OPTIMIZER
 
@@ -18,8 +18,8 @@ def forwarded(name):
 
 
 def slot_index(optimizer, variable):
-    """Returns the place of a variable among those that an optimizer was built for, or `None`
-    if it was not built for that."""
+    """Returns the place of a variable among those for which an optimizer was built, or `None`
+    if the optimizer was not built for this variable."""
     try:
         return optimizer._get_variable_index(variable)
     except KeyError:
@@ -27,19 +27,19 @@ def slot_index(optimizer, variable):
 
 
 def optimizer_of(optimizer, variable):
-    """Returns the one that makes a variable's steps: it may be one of a `MultiOptimizer`."""
+    """Returns the optimizer of a variable's steps, which a `MultiOptimizer` may hold."""
     if isinstance(optimizer, MULTI_OPTIMIZER):
-        # Before it is built, too.
+        # This works before the optimizer is built, too.
         return optimizer._optimizer_map(variable)
     return optimizer
 
 
 class ForwardedState:
-    """What Keras, its callbacks and its wrappers read from an optimizer, or set.
+    """Forwards what Keras, its callbacks and its wrappers read from an optimizer, or set.
 
-    An optimizer that inherits from it keeps none of this: its `inner_optimizer` does. Keras
-    has no public names for an optimizer's variables, for their places, and for what backs
-    `iterations` and `learning_rate`.
+    An optimizer that inherits from this class has this state in its `inner_optimizer`. Keras
+    has no public names for an optimizer's variables, for their places, and for the variables
+    of `iterations` and `learning_rate`.
     """
 
     weight_decay = forwarded("weight_decay")
@@ -59,8 +59,8 @@ class ForwardedState:
 
     def keep_state_in(self, inner_optimizer):
         """Leaves all that Keras's constructor made to `inner_optimizer`."""
-        # Iterations and learning rate would be two truths. (They stay in the list, unused:
-        # TensorFlow cannot save a list that something was taken out of.)
+        # Else there would be two iterations and two learning rates. (These stay in the list,
+        # unused: TensorFlow cannot save a list after an item was removed.)
         self._unused = len(self._variables)
         self.inner_optimizer = inner_optimizer
 

@@ -5,8 +5,8 @@ import contextlib
 import keras
 import tensorflow as tf
 
-# Without a public name: what Keras keeps of the call that is running, the scope in which
-# variables are read in a layer's compute dtype, and masks, which tensors carry.
+# These have no public name: what Keras keeps of the running call, the scope in which variables
+# are read in a layer's compute dtype, and the masks that tensors carry.
 from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import get_keras_mask as keras_mask
 from keras.src.backend.common.masking import set_keras_mask as put_keras_mask
@@ -17,8 +17,8 @@ _CONTEXT = "current_call_ctx"
 
 
 class CallScope:
-    """What Keras tells a layer while its `call` runs: the dtype that variables are read in,
-    and the context (the training flag) that layers inside of it take theirs from."""
+    """What Keras tells a layer while its `call` runs: the dtype in which variables are read,
+    and the context from which layers inside of it take their training flag."""
 
     def __init__(self):
         scope = get_autocast_scope()
@@ -27,7 +27,7 @@ class CallScope:
 
     @contextlib.contextmanager
     def again(self):
-        """Is the same scope, wherever it is entered."""
+        """Context in which the scope is the same as in the call, wherever it is entered."""
         outside = global_state.get_global_attribute(_CONTEXT)
         global_state.set_global_attribute(_CONTEXT, self._context)
         try:
@@ -38,16 +38,16 @@ class CallScope:
 
 
 class Run:
-    """A layer's own `call` as a function of what it is called with and of its weights.
+    """A layer's own `call` as a function of its arguments and of the layer's weights.
 
-    Made where the layer is called. Whenever it is run, it runs as there: in the same scope,
-    and with the same values of the layer's other variables (statistics, seeds).
+    A `Run` is made where the layer is called. It always runs as in that place: in the same
+    scope, and with the same values of the layer's other variables (statistics, seeds).
 
     Args:
         layer: the Keras layer.
         weights: the variables that take other values.
-        scope: `CallScope` of the call; `None` where it is being made now.
-        state: values of the other variables; `None` likewise.
+        scope: `CallScope` of the call. Defaults to `None`: that of the call running now.
+        state: values of the other variables. Defaults to `None`: their values now.
     """
 
     def __init__(self, layer, weights, scope=None, state=None):
@@ -62,8 +62,8 @@ class Run:
         """Returns what the layer's `call` returns.
 
         Args:
-            given: what it is called with, `(args, kwargs)`.
-            values: of the weights.
+            given: arguments of the call, `(args, kwargs)`.
+            values: values of the weights.
         """
         args, kwargs = given
         state = list(zip(self._others, self.state))

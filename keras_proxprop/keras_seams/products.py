@@ -1,7 +1,8 @@
-"""The products that run while a layer's own `call` does, of `keras.ops` in the layer.
+"""Watches the products of `keras.ops` that a layer's own `call` runs.
 
-Those functions ask Keras's backend, whose two are exchanged while anybody watches. Each asks
-the watchers of its own thread. Nothing stays behind when the last one ends.
+Those functions call Keras's backend. While anybody watches, two functions of the backend are
+replaced by functions that ask the watchers of their own thread. Nothing stays replaced when
+the last watcher ends.
 """
 
 import contextlib
@@ -62,7 +63,7 @@ def _shape(x):
 
 
 def _equation(x, y):
-    """Returns `matmul` of two shapes as an equation; `None` where an axis is stretched, or
+    """Returns `matmul` of two shapes as an equation, or `None` where an axis is broadcast, or
     an operand is a vector."""
     if min(len(x), len(y)) < 2:
         return None

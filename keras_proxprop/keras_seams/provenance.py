@@ -1,9 +1,9 @@
-"""What directions a tape made, as noted on variables and tensors for a `ProxProp` to read.
+"""Which directions a tape made, noted on variables and tensors for a `ProxProp` to read.
 
-A `ProxProp` takes nothing else: plain gradients would train explicitly, in silence. In a graph
-it is seen what a tensor was made from. Outside of one, and where one function's results are
-another's arguments, it is not: there a variable takes what comes as long as a tape has made
-directions for it that nobody took yet.
+A `ProxProp` takes only directions: with plain gradients it would train explicitly, and nobody
+would notice. A graph shows what a tensor was made from. Outside of graphs, and where results
+of one function are arguments of another, nothing shows it. There a variable takes any tensor
+as long as a tape has made directions for the variable that nobody took yet.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ class _Note:
 
     def __init__(self):
         self.size = None
-        # By replica: how many were made outside of graphs, in the last round of making and
-        # taking them, and are not taken yet; and where the taking has begun.
+        # By replica: how many directions were made outside of graphs in the last round of
+        # making and taking, and are not taken yet; and the replicas that have begun to take.
         self._left, self._taking = {}, set()
-        # The graphs that made some and took none of them: their results are not known again.
+        # Graphs that made directions and took none. Their results cannot be recognized later.
         self._graphs = weakref.WeakSet()
 
     def made(self, direction, size):
@@ -53,7 +53,7 @@ class _Note:
             return bool(self._graphs)
         self._left[replica] = max(left - 1, 0)
         self._taking.add(replica)
-        # It may be applied again.
+        # The direction may be applied again.
         _notes(direction).append(self)
         return True
 
@@ -68,7 +68,7 @@ def grant(variables, directions, sizes, finite):
         variables: `tf.Variable`s.
         directions: a tensor, or `None`, for each.
         sizes: `{id of a variable: ProblemSize}`, of those that are in a problem.
-        finite: whether all of them are, and the loss.
+        finite: whether all directions and the loss are finite, a boolean tensor.
     """
     for variable, direction in zip(variables, directions):
         if isinstance(variable, tf.Variable) and direction is not None:
@@ -79,14 +79,14 @@ def grant(variables, directions, sizes, finite):
 
 
 def check(directions, variables):
-    """Raises for variables whose direction no tape made."""
+    """Raises an error for variables whose direction was not made by a tape."""
     plain = []
     for direction, variable in zip(directions, variables):
         note = getattr(native(variable), "_proxprop_note", _Note())
         if direction is not None and not note.takes(_values(direction)):
             plain.append(getattr(variable, "path", variable.name))
     if plain:
-        # A model may have hundreds.
+        # A model may have hundreds of variables.
         more = f" and {len(plain) - 5} more" if len(plain) > 5 else ""
         raise RuntimeError(
             "ProxProp received plain gradients, with which it would take explicit steps "
@@ -97,7 +97,7 @@ def check(directions, variables):
 
 
 def are_finite(directions):
-    """Returns whether directions are, and the loss that they are of where it is known."""
+    """Returns whether directions are finite, and the loss they come from where it is known."""
     directions = [d for d in directions if d is not None]
     noted = [getattr(_values(d), "_proxprop_finite", None) for d in directions]
     if not all(flag is not None and _is_reachable(flag) for flag in noted):
@@ -108,7 +108,7 @@ def are_finite(directions):
 def sizes_of(variables):
     """Returns the `ProblemSize` of each variable's last direction, `None` where there is none.
 
-    Rows are those of all replicas.
+    The sizes count the rows of all replicas.
     """
     notes = [getattr(native(v), "_proxprop_note", None) for v in variables]
     sizes = [note and note.size for note in notes]
@@ -126,8 +126,8 @@ def _is_reachable(value):
 
 
 def _walk(tensor, note):
-    """Returns whether a tensor of a graph is made from a direction for the variable of `note`,
-    and whether a tape of TensorFlow's made anything that it is made from."""
+    """Returns whether a tensor of a graph depends on a direction for the variable of `note`,
+    and whether it depends on anything that a tape of TensorFlow made."""
     queue, seen, differentiated = [tensor], set(), False
     while queue:
         tensor = queue.pop()
@@ -147,12 +147,12 @@ def _walk(tensor, note):
 
 def made_by_a_tape(tensor):
     """Returns whether a tensor of a graph is a part of some derivative."""
-    # So TensorFlow calls what a tape adds to a graph.
+    # TensorFlow gives such names to all that a tape adds to a graph.
     return "gradient_tape/" in tensor.op.name
 
 
 def _notes(tensor):
-    """The notes on a tensor; a list of its own where it can hold none."""
+    """The notes on a tensor, or a new list where the tensor cannot hold any."""
     try:
         tensor._proxprop_notes = notes = getattr(tensor, "_proxprop_notes", [])
     except AttributeError:
@@ -170,7 +170,7 @@ def _replica():
 
 
 def _graphs():
-    """The graph that is being traced and those around it, none outside of a graph."""
+    """The graph that is being traced and the graphs around it; empty outside of graphs."""
     graphs, graph = [], None
     if not tf.executing_eagerly():
         graph = tf.compat.v1.get_default_graph()

@@ -2,7 +2,7 @@
 
 While a `Recorder` is active, the layers' `call` is shadowed on the instance by a function
 that asks the recorder of its own thread: other threads, and replicas of one model in
-their own threads, run the layers as they are. Nothing stays behind when it ends.
+their own threads, run the layers as they are. Nothing stays when the recorder ends.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from keras_proxprop.hiding import recorded_by
 from keras_proxprop.keras_seams.layers import layers_of
 
 _active = threading.local()
-# What every model was last called with while it was recorded, tensors as `tf.TypeSpec`.
+# The arguments of every model's last recorded call, with tensors as `tf.TypeSpec`s.
 last_call: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _KINDS = {tf.SparseTensor: "sparse", tf.RaggedTensor: "ragged"}
 _shadow_lock = threading.Lock()
@@ -35,7 +35,7 @@ class Use:
 
 
 class Note:
-    """What a block's `call` tells of the linear map that it makes, to all that record it.
+    """Tells all recorders of a layer about the linear map that its block's `call` makes.
 
     Args:
         recorders: list of `Recorder`s.
@@ -52,7 +52,7 @@ class Note:
         return self.watch(z)
 
     def watch(self, z):
-        """Makes the loss's gradient with respect to `z` known, and returns `z`."""
+        """Has tapes find the loss's gradient with respect to `z`, and returns `z`."""
         for recorder in self._recorders:
             recorder.watch(z)
         return z
@@ -62,7 +62,7 @@ class Note:
         return self.of([block.parts[index] for block in self.blocks])
 
     def of(self, blocks):
-        """Returns the note of other blocks of the layer's, one for each that records it."""
+        """Returns the note of other blocks of the layer, one for each recorder."""
         return Note(self._recorders, blocks)
 
 
@@ -72,13 +72,13 @@ class Recorder:
     Args:
         model: `keras.Model`.
         blocks: function of a layer that returns its block, or `None`.
-        tape: the `tf.GradientTape` that records the same, or `None`.
+        tape: the `tf.GradientTape` that records the same calls, or `None`.
     """
 
     def __init__(self, model, blocks, tape=None):
         self.model = model
         self._blocks = blocks
-        # Weakly: the tape owns its recorder, and both hold the tensors of a forward pass.
+        # A weak reference: the tape owns its recorder, and both hold tensors of the pass.
         self._tape = tape and weakref.ref(tape)
         self._shadowed = {}
         self.clear()
@@ -118,13 +118,13 @@ class Recorder:
             self._shadowed.clear()
 
     def enter(self, layer):
-        """Prepares for a call of `layer`; returns whether its tensors will be in reach."""
-        # A model or layer may have built its sublayers only now.
+        """Prepares for a call of `layer`; returns whether its tensors can be used later."""
+        # A model or layer may have built its sublayers only now, in its call.
         self._shadow(layer)
         if _current_graph() is self.graph:
             return True
         # A scratch graph (Keras building the model) or a graph inside this one
-        # (tf.function, control flow): its tensors are not to be had out here.
+        # (tf.function, control flow): its tensors cannot be used outside of it.
         self.elsewhere[id(layer)] = layer
         return False
 
@@ -140,7 +140,7 @@ class Recorder:
             self.model_calls.append((args, kwargs, outputs))
             last_call[layer] = tf.nest.map_structure(spec_of, (args, kwargs))
             return
-        # What makes a recurrent layer's outputs are its (last) cell's weights.
+        # The weights that make a recurrent layer's outputs are those of its (last) cell.
         layer = cells_of(layer)[-1]
         if getattr(layer, "_trainable_variables", None):
             self.weighted.append((layer, outputs))
@@ -188,7 +188,7 @@ def _cover(layer):
         def call(*args, **kwargs):
             return _call(layer, original, args, kwargs)
 
-        # Past Keras's own __setattr__, which would track it.
+        # Not by Keras's own __setattr__, which would track the function.
         object.__setattr__(layer, "call", call)
 
 
@@ -208,12 +208,12 @@ def _recorders():
 
 
 def spec_of(x):
-    """Returns the `tf.TypeSpec` of a tensor of any kind, and what is none as it is."""
+    """Returns the `tf.TypeSpec` of a tensor of any kind, and any other object unchanged."""
     return tf.type_spec_from_value(x) if tf.is_tensor(x) else x
 
 
 def _kind(args, kwargs):
-    """Returns what kind of tensors a call is made with; `None` for plain ones."""
+    """Returns the kind of tensors that a call is made with, `None` for plain ones."""
     for x in tf.nest.flatten((args, kwargs)):
         if tf.is_tensor(x) and not isinstance(x, (tf.Tensor, tf.Variable)):
             return _KINDS.get(type(x), type(x).__name__)

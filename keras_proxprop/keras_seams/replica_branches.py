@@ -4,10 +4,10 @@ import tensorflow as tf
 
 
 def cond_around_replicas(condition, true_fn, false_fn):
-    """Does what `tf.cond` does, around the branches of all replicas.
+    """Does what `tf.cond` does, but once around the branches of all replicas.
 
-    Some strategies take no `tf.cond` around what their replicas meet in, so that it goes
-    around all of them, as in Keras's `LossScaleOptimizer`.
+    Some strategies do not allow replicas to meet inside of a `tf.cond` of their own. So one
+    `tf.cond` goes around all replicas, as in Keras's `LossScaleOptimizer`.
 
     Args:
         condition: boolean tensor, the same on every replica.
@@ -21,7 +21,7 @@ def cond_around_replicas(condition, true_fn, false_fn):
 
 
 def of_all_here(value):
-    """Returns what this replica and the others of its worker hold, where all call this."""
+    """Returns the values of all replicas of this worker, each of which has to call this."""
     if tf.__internal__.distribute.strategy_supports_no_merge_call():
         return (value,)
 
@@ -32,7 +32,7 @@ def of_all_here(value):
 
 
 class _Branches:
-    """What one replica does in the branches, and what comes of it."""
+    """What one replica does in the branches, and the results."""
 
     def __init__(self, true_fn, false_fn):
         self._functions = {True: true_fn, False: false_fn}
@@ -53,7 +53,7 @@ def _around(strategy, condition, branches):
     def branch(which):
         found = strategy.extended.call_for_each_replica(_Branches.run, (branches, which))
         found = map(strategy.experimental_local_results, found)
-        # One tensor may be the same for all.
+        # One tensor may be the same for all replicas.
         found = [parts * (len(own) // len(parts)) for parts in found]
         return [list(parts) for parts in zip(*found)]
 

@@ -17,12 +17,12 @@ _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 def read_of_call(recorder, key, blocks, read):
     """Returns what `read` makes of a `Recorder` whose tensors tell what they come from.
 
-    Eager ones do not: the model's call is then traced again, once for every `key`. Under a
-    strategy it is, too, as there a graph is of all replicas together.
+    Eager tensors do not tell that. For them the model's call is traced again, once for every
+    `key`, and so it is under a strategy, where one graph holds all replicas.
 
     Args:
         recorder: `Recorder` of a forward pass in which the model was called.
-        key: tells apart what is read of one model.
+        key: key under which the result is kept for the model.
         blocks, read: as in `trace_call`.
     """
     alone = replicas.in_sync() == 1
@@ -37,8 +37,8 @@ def read_of_call(recorder, key, blocks, read):
 
 
 def elsewhere(function, *args):
-    """Calls a function in a thread of its own, which knows nothing of the graph that a step
-    is traced in, nor of the replica."""
+    """Calls a function in a thread of its own, which knows neither the graph in which a step
+    is traced, nor the replica."""
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         return thread.submit(function, *args).result()
 
@@ -49,8 +49,8 @@ def trace_call(model, blocks, args, kwargs, read):
     Args:
         model: `keras.Model`.
         blocks: function of a layer that returns its block, or `None`.
-        args, kwargs: of the call; tensors may be `tf.TypeSpec`s.
-        read: function of the `Recorder`, called while its tensors' graph is there.
+        args, kwargs: arguments of the call, with `tf.TypeSpec`s for tensors if need be.
+        read: function of the `Recorder`, called while the graph of its tensors exists.
     """
     found = []
 
@@ -59,7 +59,7 @@ def trace_call(model, blocks, args, kwargs, read):
         if not isinstance(kind, tf.TypeSpec):
             return x
         if isinstance(kind, tf.SparseTensorSpec):
-            # With a shape that is known wherever the tensor goes.
+            # Made from its parts, so that its static shape is known everywhere.
             places = tf.compat.v1.placeholder(tf.int64, [None, kind.shape.rank])
             values = tf.compat.v1.placeholder(kind.dtype, [None])
             return tf.SparseTensor(places, values, kind.shape)
@@ -83,7 +83,7 @@ def trace_call(model, blocks, args, kwargs, read):
                     layer._losses[:] = added
         found.append(read(recorder))
 
-    # In a scope of TensorFlow's own for this no tape would see anything, the model's neither.
+    # In eager execution, `tf.init_scope` would stop all tapes, the model's own ones, too.
     with contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope():
         tf.function(call, autograph=False).get_concrete_function()
     return found[0]

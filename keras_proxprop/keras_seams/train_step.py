@@ -27,7 +27,7 @@ def train_step(model, data, proxprop):
         proxprop: the `ProxProp` in the model's optimizer.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    # What a forward pass assigns, of a BatchNormalization for instance.
+    # The variables that a forward pass assigns, in a BatchNormalization for instance.
     statistics = [v for layer in layers_of(model) for v in layer._non_trainable_variables]
     before = [tf.convert_to_tensor(v) for v in statistics]
     batch_size = size(next(i for i in tf.nest.flatten(x) if i is not None), 0)
@@ -39,8 +39,8 @@ def train_step(model, data, proxprop):
             )
             model._loss_tracker.update_state(unscaled(loss), sample_weight=batch_size)
         if not model.optimizer.built and model.trainable_variables:
-            # A LossScaleOptimizer that is not built scales by a number, for good if it is
-            # traced once.
+            # A LossScaleOptimizer that is not built scales by a constant. Once traced, the
+            # constant would stay.
             with keras.name_scope(model.optimizer.name, caller=model.optimizer):
                 model.optimizer.build(model.trainable_variables)
         loss = model.optimizer.scale_loss(loss)
@@ -62,16 +62,16 @@ def _assign(variables, values):
 
 
 def _by_optimizer(self, data):
-    """Keras's training step, or ours where the optimizer is a `ProxProp`.
+    """Keras's training step, or ours if the optimizer is a `ProxProp`.
 
-    It runs as Keras's own function, among the globals of that: hence the imports.
+    This code runs inside of Keras's own function, with its globals; hence the imports here.
     """
     from keras_proxprop.keras_seams import train_step as ours
     from keras_proxprop.optimizers.finding import find_proxprop
 
     inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
     if self.built and hasattr(inner, "optimizers") and not inner.built:
-        # A `MultiOptimizer` knows its optimizers as soon as it is built.
+        # A `MultiOptimizer` knows its optimizers only when it is built.
         with ours.made_before_the_step():
             self.optimizer.build(self.trainable_variables)
     proxprop = find_proxprop(self.optimizer)
@@ -92,8 +92,8 @@ kept = _Kept()
 def install():
     """Makes Keras's training step look at the optimizer; a second call changes nothing.
 
-    It changes what the function does, and stays the function that it is. Whoever wrapped it,
-    or handed it on, at whatever time, so runs around ours as around Keras's own.
+    The function object stays the same, and only its code changes. So whoever has wrapped the
+    function, or passed it on, at any time, wraps our step as well as Keras's own.
     """
     if kept.of_keras is None:
         step = inspect.unwrap(TensorFlowTrainer.train_step)

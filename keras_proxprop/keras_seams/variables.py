@@ -1,4 +1,4 @@
-"""Variables that come to be while a training step is traced."""
+"""Variables that are made while a training step is traced."""
 
 import contextlib
 
@@ -7,11 +7,11 @@ import tensorflow as tf
 
 @contextlib.contextmanager
 def made_before_the_step():
-    """Makes variables outside of the function that is being traced while its context lasts.
+    """Context in which variables are made outside of the function that is being traced.
 
-    Keras makes the slots of optimizers, the variables of metrics and those of layers that are
-    not built where it first meets them, which is inside of the training step; a `tf.function`
-    that makes variables is traced twice. Under `tf.distribute` Keras makes them before.
+    Keras makes the variables of optimizers, of metrics and of unbuilt layers when it first
+    needs them, inside of the training step. A `tf.function` that makes variables is
+    traced twice. Under `tf.distribute` Keras makes them before the step.
     """
     if tf.executing_eagerly() or tf.distribute.has_strategy():
         yield
@@ -21,7 +21,7 @@ def made_before_the_step():
         value = kwargs.get("initial_value")
         value = value if callable(value) else tf.get_static_value(value)
         if value is None:
-            # Made from the step's own data.
+            # The initial value is made from the step's own data.
             return next_creator(**kwargs)
         kwargs |= {"initial_value": value, "experimental_enable_variable_lifting": False}
         with tf.init_scope():

@@ -1,8 +1,8 @@
 """Recurrent cells: their gates are Dense layers on `[inputs | last state | 1]`.
 
 The columns of kernel, recurrent kernel and bias that make one preactivation are one problem,
-whose rows run over batch and time. What is noted as its `z` is the part of the preactivation
-that is known before the loop: the loss's gradient with respect to it is the same.
+whose rows run over batch and time. The part of the preactivation that is known before the loop
+is noted as `z`: the loss has the same gradient with respect to this part.
 """
 
 import functools
@@ -17,20 +17,20 @@ from keras_proxprop.hiding import hidden, recording_tapes
 from keras_proxprop.rows.arrays import working_dtype
 from keras_proxprop.rows.matrix import PartitionedRows
 
-# Why a cell has no step of its own; it may be run with others that have.
+# Why a cell takes no implicit step. It may run in one layer with cells that do.
 FROZEN = "frozen"
 
 
 class LinearMap(Block):
     """One of a cell's linear maps: `z = [x | h | 1] @ [kernel; recurrent kernel; bias]`.
 
-    Noted as inputs are, in a dict, `features` (what each of the kernels is multiplied by) and
-    maybe a `mask`. Any of the weights can be frozen.
+    What is noted as inputs is a dict with `features` (the factor of each kernel) and maybe a
+    `mask`. Any of the weights can be frozen.
 
     Args:
         layer, whole, reported_as: as in `Block`, for the cell.
-        kernels: variables, or slices of such, one for each of the features.
-        biases: variables, or slices of such.
+        kernels: variables, or slices of variables, one for each of the features.
+        biases: variables, or slices of variables.
     """
 
     in_loop = True
@@ -62,7 +62,7 @@ class LinearMap(Block):
             used += [ones] * (b.trainable * (math.prod(b.shape) // b.shape[-1]))
         a = tf.concat(used, axis=-1)
         if "mask" in inputs:
-            # A step that is left out is no row.
+            # A step that the mask leaves out is no row.
             a *= inputs["mask"]
         sizes = [math.prod(w.shape) // w.shape[-1] for w in self.weights]
         return PartitionedRows(tf.reshape(a, [-1, sum(sizes)]), sizes, a.shape[0] or 1)
@@ -90,7 +90,7 @@ class CellBlock(CompositeBlock):
         return None
 
     def weights_of_parts(self, kernels, bias):
-        """Returns the kernels and biases of every linear map: one, of all columns."""
+        """Returns the kernels and biases of every linear map. Here one map has all columns."""
         return [(kernels, bias)]
 
     def call(self, note, inputs, states, training=False, **_):
@@ -100,7 +100,7 @@ class CellBlock(CompositeBlock):
         return new[0], new if keras.tree.is_nested(states) else new[0]
 
     def run(self, notes, x, states, mask=None, training=False, unroll=False):
-        """Runs the cell over the first axis of `x`; what loops in it is `loop`.
+        """Runs the cell over the first axis of `x`, in `loop`.
 
         Args:
             notes: the `Note` of each of `parts`.
@@ -116,7 +116,7 @@ class CellBlock(CompositeBlock):
             x *= self.layer.get_dropout_mask(x[0])
         run = functools.partial(scan, mask=mask, unroll=unroll)
         states, outputs, maps = self.loop(notes[0].watch, x, states, run)
-        # The states, which are features, are known only now.
+        # The states are features, too, and are known only after the loop.
         masked = {} if mask is None else {"mask": mask}
         for note, (z, *features) in zip(notes, maps):
             note({"features": features, **masked}, z)
@@ -124,10 +124,10 @@ class CellBlock(CompositeBlock):
 
     def loop(self, watch, x, states, run):
         """Returns the last states, the first state after every step, and for each of `parts`
-        its `z` and what its kernels were multiplied by.
+        its `z` and the factors of its kernels.
 
         Args:
-            watch: function of every `z`, which returns it, to be called before it is used.
+            watch: function to call with every `z` before `z` is used; it returns `z`.
             run: `scan`.
         """
         z = watch(self.project(x))
@@ -159,7 +159,7 @@ class CellBlock(CompositeBlock):
         @tf.custom_gradient
         def apart(h, read):
             def gradient(d):
-                # With the kernel itself, as in `product`, but without a tape in the loop.
+                # Made with the kernel itself, as in `product`, but with no tape in the loop.
                 asked = any(tape.asked for tape in recording)
                 other = None if asked else tf.matmul(h, d, transpose_a=True)
                 return tf.matmul(d, kernel, transpose_b=True), other

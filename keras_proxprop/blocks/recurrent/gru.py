@@ -12,8 +12,8 @@ from keras_proxprop.weights import WeightSlice
 class GRUCellBlock(CellBlock):
     """`GRUCell`: update and reset gate are one problem, and the candidate is another.
 
-    With `reset_after` the candidate's two products are scaled differently, and each is a
-    problem of its own; without, its recurrent rows are the state times the reset gate.
+    With `reset_after` the candidate's two products are scaled differently, and each product is
+    a problem. Without it, the candidate's recurrent rows are the state times the reset gate.
     """
 
     layer_classes = (keras.layers.GRUCell,)
@@ -65,7 +65,7 @@ class GRUCellBlock(CellBlock):
             bias, recurrent_bias = tf.unstack(self.value(cell.bias))
             bias += tf.pad(recurrent_bias[: 2 * u], [[0, u]])
         gates, candidate = tf.split(self.project(x, bias), [2 * u, u], axis=-1)
-        # What the recurrent product is added to, at every step.
+        # The recurrent product of every step is added to this offset.
         offset = tf.zeros_like(candidate) + hidden([recurrent_bias[2 * u :]])[0]
         zs = [watch(z) for z in (gates, candidate, offset)]
         recurrent = self.recurrent()

@@ -1,4 +1,4 @@
-"""Recurrent layers: the loop is run here, one cell after the other, so that it can be seen."""
+"""Recurrent layers: their loops run here, one cell after the other, to be recorded."""
 
 import functools
 
@@ -27,8 +27,8 @@ _LOOPS = [
 class RecurrentBlock(CompositeBlock):
     """`SimpleRNN`, `LSTM`, `GRU`, and `RNN` of their cells or of a stack of these.
 
-    A stack is run cell by cell, each over the whole sequence: what a cell reads of the one
-    before it is that one's state at the same step.
+    A stack is run cell by cell, each cell over the whole sequence: at every step a cell reads
+    the state of the cell before it at the same step.
     """
 
     layer_classes = (
@@ -42,7 +42,7 @@ class RecurrentBlock(CompositeBlock):
     def cells(self):
         """The blocks of the cells, in the order in which they are run."""
         cells = cells_of(self.layer)
-        # A layer's only cell goes by the layer's name.
+        # A layer's only cell is reported by the layer's name.
         name = self.reported_as if len(cells) == 1 else None
         return [_block_class(cell)(cell, self.whole, name) for cell in cells]
 
@@ -68,7 +68,7 @@ class RecurrentBlock(CompositeBlock):
         def inner_loop(sequences, initial_state, mask, training=False):
             return self._inner_loop(note, sequences, initial_state, mask, training)
 
-        # All else that the layer does is its own.
+        # The layer's own code does all else.
         return keras.layers.RNN.call(
             _WithLoop(self.layer, inner_loop),
             sequences,
