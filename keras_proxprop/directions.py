@@ -13,15 +13,15 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
     """Puts directions in the place of gradients.
 
     Args:
-        found: `{variable_key: the part of its gradient that passes by the recorded linear
-            maps, or None}`, of the variables that directions are wanted for.
+        found: `{variable_key: the part of its gradient that goes around the recorded linear
+            maps, or None}`, of the variables for which directions are wanted.
         members: what the `Plan` made of the forward pass.
         d: `{id of a z: ∂L/∂z, or None}`.
         plan, tau: `Plan` and `Tau`.
-        observer: what looks at every implicit solve, or `None`.
+        observer: an object that looks at every implicit solve, or `None`.
 
     Returns:
-        `{variable_key: ProblemSize}`, and of every problem whether it was damped.
+        `{variable_key: ProblemSize}`, and a list: whether each problem was damped.
     """
     # Weights that are slices of one variable do not see each other's directions.
     rest = dict(found)

@@ -11,7 +11,8 @@ _Layers: TypeAlias = str | type[keras.Layer] | keras.Layer
 # What the argument may be.
 Exclude: TypeAlias = _Layers | Collection[_Layers]
 
-# The types that were excluded in this process: a copy made in it needs no registration.
+# The types that were excluded in this process. A copy that is made in the same process finds
+# them here, without a registration.
 _excluded_types: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
@@ -45,15 +46,15 @@ def matches(entry, layer):
 
 
 def exclude_config(exclude):
-    """Returns `exclude` as plain data: a layer by its name, a type by its."""
+    """Returns `exclude` as plain data: layers and types are replaced by their names."""
     return [_entry_config(entry) for entry in exclude]
 
 
 def exclude_from_config(exclude, custom_objects=None):
-    """Returns `exclude` for what `exclude_config` returned, or for a single name.
+    """Returns `exclude` from what `exclude_config` returned, or from a single name.
 
-    A type is looked up among Keras's own layers, what is registered with Keras, and what was
-    excluded before. Nothing is imported, and nothing called.
+    Types are looked up among Keras's own layers, among those that are registered with Keras,
+    and among those that were excluded before. Nothing is imported, and nothing is called.
     """
     if not isinstance(exclude, (list, tuple)):
         return exclude

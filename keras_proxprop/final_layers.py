@@ -1,4 +1,4 @@
-"""Where a model's final layers are, read off the graph of one forward pass."""
+"""Which layers of a model are final, found in the graph of one forward pass."""
 
 import tensorflow as tf
 
@@ -11,8 +11,8 @@ def final_layers(recorder, target):
 
     Args:
         recorder: `Recorder` of a forward pass.
-        target: the loss; stands in for the outputs where the model as a whole was not
-            called.
+        target: the loss. It takes the place of the model's outputs where the model as a
+            whole was not called.
     """
     if recorder.graph is not None:
         outputs = [outputs for _, _, outputs in recorder.model_calls]
@@ -45,7 +45,7 @@ def _walk(outputs, weighted):
         seen.add(id(tensor))
         if id(tensor) in owner:
             final.add(id(owner[id(tensor)]))
-        # A derivative that the model makes of itself leads to every layer in it, none final.
+        # A derivative inside of a model depends on all its layers, and makes none final.
         elif not made_by_a_tape(tensor):
             queue.extend(tensor.op.inputs)
     return final

@@ -1,8 +1,8 @@
-"""Objects that are their constructor's arguments and no more."""
+"""Objects that hold their constructor's arguments and nothing else."""
 
 
 class HasConfig:
-    """An object that is equal to, and is saved and shown as, what it was made with."""
+    """An object that is compared, saved and shown by its constructor's arguments."""
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -11,7 +11,7 @@ _called = threading.local()
 
 @contextlib.contextmanager
 def recorded_by(tapes):
-    """Context in which a layer is called that `tapes` record."""
+    """Context for the call of a layer that `tapes` record."""
     before, _called.tapes = recording_tapes(), weakref.WeakSet(tapes)
     try:
         yield
@@ -20,7 +20,7 @@ def recorded_by(tapes):
 
 
 def recording_tapes():
-    """The `ImplicitGradientTape`s that record the layer that is being called, weakly."""
+    """The `ImplicitGradientTape`s that record the layer being called, as a weak set."""
     return getattr(_called, "tapes", ())
 
 

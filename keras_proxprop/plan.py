@@ -25,7 +25,7 @@ APART = "its weights are solved for together, and some are not asked for"
 
 
 class Plan:
-    """Decides which of a model's weights step how: implicitly, by which solver, or why not.
+    """Decides how each weight of a model steps: implicitly by which solver, or why not.
 
     The tape, `summary` and `StepMonitor` all ask a plan, and none of them decides anything.
 
@@ -56,11 +56,11 @@ class Plan:
 
         Args:
             recorder: `Recorder` of a forward pass.
-            target: the loss; it stands in for the outputs where the model as a whole was
-                not called.
+            target: the loss. It takes the place of the model's outputs where the model as a
+                whole was not called.
             wanted: keys of the variables to step, as `variable_key` makes them. Defaults to
                 `None`: all of the blocks' weights.
-            jacobian: whether it is the function's derivative that is asked for, no step.
+            jacobian: whether a derivative of the function is asked for, and not a step.
         """
         uses = {}
         for use in recorder.uses:
@@ -88,15 +88,15 @@ class Plan:
         return members
 
     def without_tied(self, recorder, members, rest=None):
-        """Returns the members, those explicit that step for one of several uses of a weight.
+        """Returns the members, explicit where other parts of the model read their weights.
 
         Args:
             recorder: `Recorder` of a forward pass.
             members: what `members` returned.
-            rest: `{variable_key: part of its gradient that passes by the linear maps}`.
-                Defaults to `None`: there may be one of every weight.
+            rest: `{variable_key: part of its gradient that goes around the linear maps}`.
+                Defaults to `None`: every weight may have such a part.
         """
-        # A recurrent layer reads its weights in a loop; what is recorded lies around that.
+        # A recurrent layer reads its weights inside of a loop, and is recorded outside of it.
         steps = [m for m in members if m.why is None and not m.block.in_loop]
         own = [w for member in steps for w in member.weights]
         if rest is not None:
@@ -117,7 +117,7 @@ class Plan:
         return self._memory.solver(problem, rows, self._solver)
 
     def solvers(self, problems, tau):
-        """Returns the solver of every problem of a step, what memory keeps refreshed.
+        """Returns the solver of every problem of a step, and has memory refresh what is due.
 
         Args:
             problems: list of `Problem`s of implicit steps, each with its `Rows`.
@@ -129,7 +129,7 @@ class Plan:
         return self._memory.refreshed([problem for problem, _ in problems], solvers, tau)
 
     def commit(self, finite):
-        """Has memory take over what it made for this step if all of it is `finite`."""
+        """Has memory keep what it made for this step if all of the step is `finite`."""
         if self._memory is not None:
             self._memory.commit(finite)
 
@@ -150,14 +150,14 @@ class Plan:
         return self._find(layer)[1]
 
     def check_exclude_matches(self):
-        """Raises for an entry of `exclude` that is no layer of the (built) model."""
+        """Raises an error if an entry of `exclude` matches no layer of the (built) model."""
         layers = layers_of(self.model, include_self=False)
         for entry in self.exclude:
             if not any(matches(entry, layer) for layer in layers):
                 names = [layer.name for layer in layers if own_variables(layer)]
                 close = difflib.get_close_matches(str(entry), names, 1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
-                # A model may have hundreds.
+                # A model may have hundreds of layers.
                 more = f" and {len(names) - 10} more" if len(names) > 10 else ""
                 raise ValueError(
                     f"Argument `exclude` names no layer of the model: exclude={entry!r}."
@@ -175,7 +175,7 @@ class Plan:
     def _find_block(self, layer):
         block, why = find_block(layer)
         if isinstance(block, CellBlock):
-            # Where the layer that loops over it cannot be seen, neither can the cell.
+            # Where the layer that loops over the cell has no block, the cell has none.
             for owner in layers_of(self.model):
                 looped = isinstance(owner, keras.layers.RNN)
                 if looped and any(cell is layer for cell in cells_of(owner)):
@@ -186,11 +186,11 @@ class Plan:
     def _is_excluded(self, layer):
         if any(matches(entry, layer) for entry in self.exclude):
             return True
-        # The model's layers are walked again only for one that was built since.
+        # The model's layers are walked again only for a layer that was built after that.
         if self.exclude and id(layer) not in self._known:
             for owner in layers_of(self.model):
                 self._known.add(id(owner))
-                # A layer of layers, such as a nested model, is excluded with all in it.
+                # A layer that holds layers, a nested model say, is excluded with all of them.
                 if owner is not self.model and any(matches(e, owner) for e in self.exclude):
                     self._excluded.update(map(id, layers_of(owner)))
         return id(layer) in self._excluded

@@ -30,7 +30,7 @@ class Member:
 
     @property
     def rows_key(self):
-        """Equal for layers whose rows are the same tensors, seen in the same way."""
+        """A key, equal for layers whose rows are made in the same way of the same tensors."""
         inputs = tuple(id(use.inputs) for use in self.uses)
         return self.block.row_key, len(self.weights), inputs
 
@@ -49,7 +49,7 @@ class Member:
 
 
 class Problem:
-    """Layers that read the same inputs: one matrix `A`, their outputs its columns.
+    """Layers that read the same inputs: one matrix `A`, with a column for every output.
 
     A layer that was called several times is one problem with its rows stacked; layers
     that were called on the same tensors share the Gram matrix and its factor.
@@ -72,7 +72,7 @@ class Problem:
 
     @classmethod
     def of_step(cls, members):
-        """Returns the `(problem, rows)` of implicit steps, and those of explicit ones."""
+        """Returns two lists of `(problem, rows)`: of implicit steps, and of explicit ones."""
         explicit = [cls([member]) for member in members if member.why is not None]
         both = cls.group(members), explicit
         return [[(problem, problem.rows()) for problem in problems] for problems in both]
@@ -88,11 +88,11 @@ class Problem:
 
     @property
     def inputs(self):
-        """What was noted of every use, that the rows are made of."""
+        """What was noted of every use as its inputs. The rows are made of them."""
         return [use.inputs for use in self.members[0].uses]
 
     def fixed(self):
-        """Returns a problem with the same rows, of which no tape sees what they depend on."""
+        """Returns a problem with the same rows, which are constants for every tape."""
         first = self.members[0]
         uses = (dataclasses.replace(u, inputs=solution.fixed(u.inputs)) for u in first.uses)
         return Problem([dataclasses.replace(first, uses=tuple(uses))])
@@ -102,14 +102,14 @@ class Problem:
         return sum(member.block.columns for member in self.members)
 
     def solve(self, rows, d, rest, solver, tau):
-        """Returns the direction of every member's weights, a list of lists, and whether
-        the problem had to be damped, a boolean tensor.
+        """Returns the directions, a list for every member's weights, and a boolean tensor:
+        whether the problem was damped.
 
         Args:
             rows: what `rows()` returned.
             solver, tau: `Solver` and `Tau`.
             d: per member, `∂L/∂z` of each of its uses.
-            rest: per member, the gradient of its weights by other ways, or `None`s.
+            rest: per member, the gradients of its weights that go around `z`, or `None`s.
         """
         d = [
             [tf.cast(member.block.outputs_as_matrix(part), rows.dtype) for part in parts]
@@ -117,8 +117,8 @@ class Problem:
         ]
         d = _join([tf.concat(parts, axis=0) for parts in d])
         rest = self._as_direction(rest, rows.dtype)
-        # One that knows its own rows only takes those of the other replicas for rows like its
-        # own, and makes its part of the whole direction.
+        # A solver that sees the rows of one replica assumes that the others have rows like
+        # these, and makes its replica's part of the whole direction.
         parts = 1 if solver.sees_all_replicas else replicas.parts()
         if parts > 1:
             d, rest = d / parts, rest and [part / parts for part in rest]
@@ -164,6 +164,6 @@ def sizes_of_step(problems):
     """
     members = [(member, rows) for problem, rows in problems for member in problem.members]
     labels = [rows.per_item for member, rows in members if member.why == FINAL]
-    # Not those of normalizations, whose weights have one axis.
+    # Normalizations, whose weights have one axis, are not counted.
     depth = sum(len(member.weights[0].shape) > 1 for member, _ in members)
     return {"labels": max(labels, default=1), "depth": max(depth, 1)}

@@ -1,4 +1,4 @@
-"""Weights that a model reads outside of their layer's linear map, in a tied decoder say."""
+"""Weights that a model reads outside of their layer's linear map, as a tied decoder does."""
 
 import tensorflow as tf
 
@@ -9,9 +9,9 @@ from keras_proxprop.weights import variable_key, variable_of
 
 
 def read_elsewhere(recorder, weights, blocks):
-    """Returns the keys of the variables that a model's outputs depend on past linear maps.
+    """Returns the keys of the variables that reach a model's outputs around the linear maps.
 
-    A regularizer reads a weight, too, and is no part of the outputs.
+    A regularizer reads a weight, too, but it is no part of the outputs.
 
     Args:
         recorder: `Recorder` of a forward pass.
@@ -26,13 +26,13 @@ def read_elsewhere(recorder, weights, blocks):
 
 def _reached(recorder, weights):
     variables = {variable_key(w): native(variable_of(w)) for w in weights}
-    # What a linear map is made of is an end of its own: beyond are the map's outputs.
+    # The search stops at every `z`, so it starts from the inputs of linear maps, too.
     ends = [outputs for _, _, outputs in recorder.model_calls]
     ends += [use.inputs for use in recorder.uses]
     ends = tf.nest.flatten(ends, expand_composites=True)
     ends = [t for t in ends if tf.is_tensor(t) and t.dtype.is_floating]
     passed = [use.z for use in recorder.uses]
-    # A derivative that the model makes of itself is no use of its own.
+    # A derivative that the model takes of itself does not count as another use.
     for operation in recorder.graph.get_operations():
         passed += [t for t in operation.outputs if made_by_a_tape(t)]
     found = tf.gradients(ends, list(variables.values()), stop_gradients=passed)

@@ -1,4 +1,4 @@
-"""The direction that solves a problem, with a derivative for the tapes around."""
+"""The direction that solves a problem, with a derivative for the tapes around it."""
 
 import tensorflow as tf
 
@@ -8,11 +8,11 @@ from keras_proxprop.tau import Tau
 
 
 def solve(problem, rows, d, rest, solver, tau):
-    """Returns what `solver.solve` does, with the derivative that the solution has.
+    """Returns what `solver.solve` returns, with the derivative of the exact solution.
 
     From `M P = G` with `M = AᵀA + I/τ` and `G = AᵀD + rest` follows `dP = M⁻¹ (dG - dM P)`.
-    A gradient `V` with respect to `P` takes one more solve, `U = M⁻¹ V`, and is then the
-    derivative of `⟨U, G - M P⟩` with `U` and `P` held fixed. No tape looks into a solver.
+    For a gradient `V` with respect to `P` one more solve is made, `U = M⁻¹ V`. The result is
+    the derivative of `⟨U, G - M P⟩` with `U` and `P` held fixed. No tape looks into a solver.
 
     Args:
         problem: `Problem`.
@@ -51,7 +51,7 @@ def solve(problem, rows, d, rest, solver, tau):
 
 
 def fixed(nest):
-    """Returns a nest like this one, of which no tape sees what it depends on."""
+    """Returns the same nest with tensors that are constants for every tape."""
 
     def stopped(x):
         return tf.stop_gradient(x) if tf.is_tensor(x) else x

@@ -13,7 +13,7 @@ from keras_proxprop import replicas
 # 1/τ where τ is "auto", in units of the mean diagonal entry of `AᵀA`.
 RELATIVE_SHIFT = 0.1
 _TINY = 1e-12
-# In float32 1/τ, and it times what a Gram matrix may hold, are numbers down to this τ.
+# Down to this τ, both 1/τ and its product with an entry of a Gram matrix fit in float32.
 _SMALLEST = 1e-30
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
@@ -29,8 +29,8 @@ class Tau:
     value: typing.Any
 
     def of(self, rows):
-        """Returns the τ of one problem, a scalar tensor in the dtype of its `Rows`, by those
-        of all replicas."""
+        """Returns the τ of one problem, a scalar tensor in the dtype of its `Rows`. "auto" is
+        computed from the rows of all replicas."""
         is_auto = isinstance(self.value, str)
         curvature = replicas.total(rows.trace()) / rows.features if is_auto else None
         return self.at(curvature, rows.dtype)
@@ -39,30 +39,30 @@ class Tau:
         """Returns the τ of a Gram matrix, a scalar tensor.
 
         Args:
-            mean_curvature: mean of its diagonal; only looked at where τ is "auto".
-            dtype: of the τ.
+            mean_curvature: mean of the matrix's diagonal; used only where τ is "auto".
+            dtype: dtype of the result.
         """
         value = self.value
         if isinstance(value, str):
-            # All-zero inputs have no curvature, and no direction whatever τ is.
+            # Inputs of zeros have no curvature. Their direction is zero for every τ.
             return 1 / (RELATIVE_SHIFT * mean_curvature + _TINY)
-        # A Python float never passes through float32 on the way.
+        # A Python float is not rounded to float32 first.
         if isinstance(value, float):
             return tf.constant(value, dtype)
-        # What a schedule falls to is not known before.
+        # A schedule may fall below the smallest τ.
         return tf.maximum(tf.cast(value, dtype), tf.constant(_SMALLEST, dtype))
 
     @property
     def tensor(self):
-        """The value, a tensor where it was a variable."""
+        """The value, with a variable read as a tensor."""
         is_plain = isinstance(self.value, (str, float))
         return self.value if is_plain else tf.convert_to_tensor(self.value)
 
     def of_part(self, parts):
-        """Returns the τ with which a part of a batch stands for `parts` parts like it.
+        """Returns the τ for a part of a batch that stands for `parts` parts like itself.
 
-        The Gram matrix of so many is as many times that of one. So `(n AᵀA + I/τ)⁻¹` is
-        `(AᵀA + I/(n τ))⁻¹ / n`. "auto" is reckoned from the part's own trace already.
+        `n` such parts have the Gram matrix `n AᵀA`, and `(n AᵀA + I/τ)⁻¹` is
+        `(AᵀA + I/(n τ))⁻¹ / n`. "auto" is computed from the part's own trace already.
         """
         return self if parts == 1 or isinstance(self.value, str) else Tau(self.value * parts)
 
@@ -95,7 +95,7 @@ def check_tau(tau, schedules=True):
 
 
 def tau_variable(optimizer, tau):
-    """Returns a variable of an optimizer's for a number that can be changed."""
+    """Returns a variable of the optimizer that holds τ, so that τ can be changed."""
     # float64: a tau of 0.1 stays 0.1 for a model in float64. (Keras's Constant would
     # round it to float32 first.)
     return optimizer.add_variable(
@@ -108,7 +108,7 @@ def tau_variable(optimizer, tau):
 
 
 def tau_config(tau):
-    """Returns "auto", a number's variable or a schedule as plain data."""
+    """Returns τ ("auto", the variable of a number, or a schedule) as plain data."""
     if isinstance(tau, Schedule):
         return keras.saving.serialize_keras_object(tau)
     return tau if isinstance(tau, str) else float(tau.numpy())

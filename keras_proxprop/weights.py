@@ -12,7 +12,7 @@ class WeightSlice:
     Args:
         variable: `keras.Variable`.
         index: a slice per axis of the variable.
-        name: what the slice is called, no two of a variable alike.
+        name: name of the slice, another for every slice of a variable.
     """
 
     def __init__(self, variable, index, name):
@@ -34,7 +34,7 @@ class WeightSlice:
         return tf.convert_to_tensor(value)[self._index]
 
     def write(self, part, value=None):
-        """Returns `value` (or zeros) with `part` in the place of its slice."""
+        """Returns `value` (or zeros) with its slice replaced by `part`."""
         bounds = [s.indices(n)[:2] for s, n in zip(self._index, self.variable.shape)]
         pads = [(low, n - high) for (low, high), n in zip(bounds, self.variable.shape)]
         padded = tf.pad(part, pads)
@@ -45,7 +45,7 @@ class WeightSlice:
 
 
 def variable_of(weight):
-    """Returns the variable that a weight of a block is, or is a slice of."""
+    """Returns the variable of a weight: the weight itself, or what it is a slice of."""
     return weight.variable if isinstance(weight, WeightSlice) else weight
 
 
