@@ -31,13 +31,13 @@ _ANOTHER_MAP = "outside of the layer's linear map"
 
 @dataclasses.dataclass(frozen=True)
 class LayerReport:
-    """A row of the summary: one layer with trainable weights."""
+    """What `summary` says of the weights of a layer that step in the same way."""
 
     name: str
     kind: str
     weights: int
     step: str
-    rows: int = 0
+    row_count: int = 0
     features: int = 0
     solver: str = ""
     extra: float = 0.0
@@ -52,7 +52,7 @@ class LayerReport:
             f"{self.name} ({self.kind})",
             f"{self.weights:,}",
             self.step,
-            f"{self.rows:,} × {self.features:,}" if implicit else "",
+            f"{self.row_count:,} × {self.features:,}" if implicit else "",
             self.solver,
             f"{self.extra / self.backpropagation:.2f}" if implicit else "",
             f"{self.rate:.2g}×" if self.backpropagation else "",
@@ -61,7 +61,7 @@ class LayerReport:
 
 
 class Summary(tuple):
-    """The rows of a `summary`, a `LayerReport` each, in the order of the model's layers."""
+    """What `summary` returns: `LayerReport`s, in the order of the model's layers."""
 
     def __repr__(self):
         # `summary` has printed the table already.
@@ -95,9 +95,10 @@ def summary(
             gather for each layer in a step, in the mean over steps. Defaults to `None`: one.
 
     Returns:
-        The rows as a tuple of dataclasses with the attributes `name`, `kind`, `weights`,
-        `step`, `rows`, `features`, `solver`, `extra`, `backpropagation`, `rate` and `sent`.
-        `extra` and `backpropagation` are counted in multiply-adds, `sent` in bytes.
+        A tuple of dataclasses, one for each row of the table, with the attributes `name`,
+        `kind`, `weights` (their number), `step`, `row_count`, `features` (their number),
+        `solver`, `extra`, `backpropagation`, `rate` and `sent`. `extra` and `backpropagation`
+        are counted in multiply-adds, `sent` in bytes.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`, or `optimizer` is not a `ProxProp`.
@@ -106,8 +107,8 @@ def summary(
 
     Example:
 
-    >>> rows = keras_proxprop.summary(model, batch_size=64)
-    >>> [row.name for row in rows if row.step == "implicit"]
+    >>> layers = keras_proxprop.summary(model, batch_size=64)
+    >>> [layer.name for layer in layers if layer.step == "implicit"]
     """
     replicas = 1 if replicas is None else check_whole("replicas", replicas)
     reports = Summary(layer_reports(model, batch_size, optimizer, replicas))
@@ -139,7 +140,7 @@ def summary(
 
 
 def layer_reports(model, batch_size=None, optimizer=None, replicas=1):
-    """Returns the rows of `summary`, a list of `LayerReport`."""
+    """Returns what `summary` returns, as a list of `LayerReport`s."""
     if optimizer is not None and find_proxprop(optimizer) is None:
         raise TypeError(
             "Argument `optimizer` must be a `ProxProp`, or None for the one that the model "
@@ -205,7 +206,7 @@ def _member_reports(plan, recorder, proxprop, batch_known, replicas):
                     own["rate"] = float(optimizer.factor(size, variable))
             if why is None:
                 # Layers that share a Gram matrix share its price.
-                own |= {"rows": rows.count, "features": rows.features, "solver": form}
+                own |= {"row_count": rows.count, "features": rows.features, "solver": form}
                 own["extra"] = extra * columns / problem.columns
             if replicas > 1:
                 gradient = _gradient_bytes(member.weights, rows)

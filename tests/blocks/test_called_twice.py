@@ -95,7 +95,7 @@ def once(layer, shape):
 
 
 def total_rows(model):
-    return {r.name: r.rows for r in layer_reports(model, 6) if r.step == "implicit"}
+    return {r.name: r.row_count for r in layer_reports(model, 6) if r.step == "implicit"}
 
 
 @MODELS

@@ -80,4 +80,4 @@ def test_ids_as_floats_are_not_rounded_in_mixed_precision(policy):
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_summary_counts_them(dtype):
     report = layer_reports(trained("embedding", ids_of(dtype)), 6)[0]
-    assert (report.step, report.rows, report.features) == ("implicit", 24, TOKENS)
+    assert (report.step, report.row_count, report.features) == ("implicit", 24, TOKENS)

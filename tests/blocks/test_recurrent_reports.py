@@ -56,7 +56,7 @@ def test_summary_names_layers_as_the_user_does():
         ]
     )
     found = [
-        (r.name, r.kind, r.step, r.rows, r.features, r.weights)
+        (r.name, r.kind, r.step, r.row_count, r.features, r.weights)
         for r in layer_reports(model, batch_size=6)
     ]
     gru = [(24, 11, 11 * 8), (24, 6, 6 * 4), (24, 5, 5 * 4)]

@@ -228,7 +228,7 @@ def test_gradients_pass_through_sparse_inputs():
 def test_summary_and_step_monitor_know_them():
     model = functional(1000)
     report = layer_reports(model, 64)[0]
-    assert (report.step, report.rows, report.features) == ("implicit", 64, 1001)
+    assert (report.step, report.row_count, report.features) == ("implicit", 64, 1001)
     assert report.solver == "dual"
     sparse, _ = sparse_and_dense((10, 1000))
     model.compile(ProxProp(), loss="mse", jit_compile=False)

@@ -97,7 +97,7 @@ def test_every_kind_of_model_has_a_row_per_weighted_layer(make):
         "b": "explicit: final layer",
     }
     assert {name: r.weights for name, r in reports.items()} == {"a": 35, "norm": 10, "b": 24}
-    assert (reports["a"].rows, reports["a"].features) == (9, 7)
+    assert (reports["a"].row_count, reports["a"].features) == (9, 7)
 
 
 def test_the_table_is_printed_with_its_totals(capsys):
@@ -141,7 +141,7 @@ def test_the_form_follows_the_batch_size(solver):
         b: layer_reports(model, b, ProxProp(solver=solver, memory=None))[0] for b in (16, 4000)
     }
     assert {b: r.solver for b, r in reports.items()} == {16: "dual", 4000: "primal"}
-    assert {b: r.rows for b, r in reports.items()} == {16: 16, 4000: 4000}
+    assert {b: r.row_count for b, r in reports.items()} == {16: 16, 4000: 4000}
     assert all(0 < r.extra for r in reports.values())
 
 
@@ -159,7 +159,7 @@ def test_rows_count_positions_pixels_and_calls():
     twice = layers.Dense(4, name="twice")
     x = twice(twice(x))
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
-    rows = {r.name: (r.rows, r.features) for r in layer_reports(model, 10)}
+    rows = {r.name: (r.row_count, r.features) for r in layer_reports(model, 10)}
     assert rows["conv"] == (10 * 3 * 3, 3 * 3 * 3 + 1)
     assert rows["twice"] == (2 * 10 * 3 * 3, 5)
 
@@ -168,7 +168,7 @@ def test_axes_of_unknown_length_count_as_64():
     inputs = keras.Input((None, None, 3))
     x = layers.Conv2D(4, 3, padding="same", name="conv")(inputs)
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
-    assert layer_reports(model, 2)[0].rows == 2 * 64 * 64
+    assert layer_reports(model, 2)[0].row_count == 2 * 64 * 64
 
 
 def test_several_inputs_are_known_from_a_recorded_call():
