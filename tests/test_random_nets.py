@@ -5,6 +5,7 @@ More of them: `pytest tests/test_random_nets.py --hypothesis-profile=long`.
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import event, given, note
 from hypothesis import strategies as st
@@ -66,6 +67,7 @@ def proximal(a, gradient, terms, tau):
     return inverse @ gradient, values[-1] / values[0], rounded
 
 
+@pytest.mark.filterwarnings("ignore:.* damped. the inputs")
 @given(
     net=nets(),
     batch=st.sampled_from([1, 2, 3, 8]),
