@@ -18,7 +18,7 @@ from keras_proxprop.rows import image_lines, patches
 from keras_proxprop.rows.patches import PatchRows
 from keras_proxprop.rows.windows import Windows
 from keras_proxprop.solvers import price
-from keras_proxprop.solvers.factorization import _inverse_factor
+from keras_proxprop.solvers.inverse_factor import inverse_factor
 
 
 def seconds(function, *inputs):
@@ -43,7 +43,7 @@ def factor(n):
     """Returns the price of an inverse Cholesky factor in units of n³."""
     x = tf.random.normal([n, 2 * n])
     gram = tf.matmul(x, x, transpose_b=True)
-    return seconds(lambda g: _inverse_factor(g, tf.constant(1.0), 0.0)[0], gram) / n**3
+    return seconds(lambda g: inverse_factor(g, tf.constant(1.0), 0.0)[0], gram) / n**3
 
 
 def correlation(size, channels):

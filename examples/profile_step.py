@@ -19,7 +19,7 @@ import tensorflow as tf
 import step_time
 from keras_proxprop.blocks import find_block
 from keras_proxprop.solvers import _get
-from keras_proxprop.solvers.factorization import _inverse_factor
+from keras_proxprop.solvers.inverse_factor import inverse_factor
 from keras_proxprop.tau import Tau
 
 
@@ -80,7 +80,7 @@ def main(argv=None):
             return solver.solve(rows(inputs), d, Tau(1.0))[0]
 
         def factor(inputs, d, matrix=matrix):
-            return _inverse_factor(matrix(inputs, d), tf.constant(1.0), 0.0)[0]
+            return inverse_factor(matrix(inputs, d), tf.constant(1.0), 0.0)[0]
 
         exact = form in ("primal", "dual")
         pieces = [exact and matrix, exact and factor, gradient, solve]

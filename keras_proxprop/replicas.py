@@ -1,7 +1,7 @@
-"""The replicas of a `tf.distribute` strategy, as the code in one of them sees them.
+"""The replicas of a `tf.distribute` strategy, seen from the code that runs in one of them.
 
 Directions of replicas are added up, as gradients are. A direction is linear in its right
-side, so each replica makes its part from its own, with the matrix of all replicas' rows.
+side, so each replica makes a part from its right side and the matrix of all replicas' rows.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ def in_sync():
 
 
 def parts():
-    """Returns for how many replicas, with rows like its own, this one stands: 1, or `apart`
-    from the others as many as there are."""
+    """Returns how many replicas with rows like its own this replica stands for: 1, or all
+    replicas where it is `apart`."""
     return _number() if getattr(_here, "apart", False) else 1
 
 
 @contextlib.contextmanager
 def apart(really=True):
-    """Has this replica know of its own rows only while the context lasts.
+    """Context in which this replica knows only its own rows.
 
     Args:
-        really: whether it has. Defaults to `True`.
+        really: whether the context changes anything. Defaults to `True`.
     """
     before = getattr(_here, "apart", False)
     _here.apart = before or really
@@ -42,7 +42,7 @@ def apart(really=True):
 
 
 def check_cross_replica(cross_replica):
-    """Returns `cross_replica` if it is a known way of replicas with one another."""
+    """Returns `cross_replica` if it is "exact" or "mean"."""
     return check_choice("cross_replica", cross_replica, ("exact", "mean"))
 
 
@@ -69,7 +69,7 @@ def total_count(count):
 
 
 def total_counts(counts):
-    """Returns of every number of rows what `total_count` does."""
+    """Returns what `total_count` returns, for every number of rows."""
     if in_sync() == 1:
         return counts
     if all(isinstance(count, int) for count in counts):
@@ -101,7 +101,7 @@ def gathered(rows):
 
 
 def in_place(rows):
-    """Returns these rows among zeros for those of the others, in the order of `gathered`."""
+    """Returns this replica's rows, with zeros in the place of the other replicas' rows."""
     if in_sync() == 1:
         return rows
     before, after = around(tf.shape(rows)[0])

@@ -1,4 +1,4 @@
-"""What compilation asks for: the one thing that is made another way for XLA, and less code."""
+"""What XLA needs: filter gradients made in another way, and less code to compile."""
 
 import functools
 
@@ -20,7 +20,7 @@ def filter_gradient(images, d, taps, strides=None, dilations=None):
     It is a convolution with `d` for its kernel. TensorFlow's own filter gradient is as fast
     as that outside of branches, and up to forty times as slow inside, where memory is
     refreshed: there the Gram matrix of 64 images, 16 × 16 × 16, took 1,017 ms of processor
-    time, and 25 so.
+    time, and 25 ms as a convolution.
 
     Args:
         images: `[batch, *spatial, e]`, padding included.
@@ -51,8 +51,8 @@ def traced_once(function):
     and to keep. Sizes are left open, so that all layers share it; arguments that are no
     tensors are constants of the trace.
     """
-    # Else TensorFlow puts the body in the place of every call before it runs or compiles
-    # anything: one trace, but as much to optimize and to keep as with many.
+    # Otherwise TensorFlow inlines the body at every call before it runs or compiles anything:
+    # one trace, but as much to optimize and to keep as with many.
     shared = tf.function(
         function, autograph=False, experimental_attributes={"_noinline": True}
     )

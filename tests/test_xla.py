@@ -91,6 +91,6 @@ def functions_of_a_step(layers):
 
 def test_more_layers_need_no_more_code_to_factorize():
     few, many = functions_of_a_step(2), functions_of_a_step(4)
-    name = "inference__inverse_factor"
+    name = "inference_inverse_factor"
     assert few.count(name) == many.count(name) > 0
     assert len(many) > len(few)

@@ -1,4 +1,4 @@
-"""A step whose loss or directions are not finite is none: it changes nothing."""
+"""A step whose loss or directions are not finite is not made: it changes nothing."""
 
 import functools
 
@@ -24,9 +24,9 @@ def all_finite(tensors):
 
 
 def told_to_all(finite, directions):
-    """Returns directions that are not finite on any replica where they are not on all.
+    """Returns directions that are finite on no replica if they are not finite on all.
 
-    Keras's `LossScaleOptimizer` looks at those of one replica.
+    Keras's `LossScaleOptimizer` looks at the directions of one replica only.
     """
     if replicas.in_sync() == 1:
         return directions
@@ -37,7 +37,7 @@ def told_to_all(finite, directions):
     }
     if not sizes:
         return directions
-    # One is enough.
+    # One direction that is not finite is enough.
     smallest, directions = min(sizes, key=sizes.get), list(directions)
     none = tf.constant(float("nan"), directions[smallest].dtype)
     directions[smallest] = tf.where(finite, directions[smallest], none)
@@ -45,7 +45,7 @@ def told_to_all(finite, directions):
 
 
 def step_if(finite, step, directions):
-    """Calls `step(directions)`, an optimizer's, if `finite`: the same on every replica."""
+    """Calls an optimizer's `step(directions)` if `finite`, which is equal on all replicas."""
 
     # Some strategies take no `tf.cond` around what their replicas meet in: it goes around all
     # of them, as in Keras's `LossScaleOptimizer`.

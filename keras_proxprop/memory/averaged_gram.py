@@ -1,4 +1,4 @@
-"""Solving with a Gram matrix that is kept, averaged over batches, from step to step."""
+"""Solves with a Gram matrix that is averaged over batches and kept from step to step."""
 
 import dataclasses
 import typing
@@ -14,7 +14,7 @@ from keras_proxprop.solvers.solver import Solver
 
 # What an `AveragedGram` keeps in variables.
 KEPT = ("average", "inverse", "weight", "rows", "refreshed", "batch")
-# A refresh is due when the last one is longer ago than one such part of the steps so far.
+# A refresh is due when the last one is longer ago than this part of all steps: a quarter.
 _PART = 4
 # How many times the larger of two traces, that of the average and that of the batch at the
 # last refresh, a batch's may be; a larger one is scaled down. In ordinary training it is less:
@@ -32,7 +32,7 @@ class Averaged(Solver):
         refresh_every: steps from one refresh to the next.
         state: function that returns the `AveragedGram`, or `None`: then it only tells
             its price.
-        inverse: that of the step. Defaults to `None`: it is not made yet.
+        inverse: the inverse for this step. Defaults to `None`: it is not made yet.
         damped: whether the inverse was damped, a boolean tensor.
     """
 
@@ -58,7 +58,7 @@ class Averaged(Solver):
         return Kept(self._inverse).solve(rows, d, tau, rest)[0], self._damped
 
     def sent(self, form, rows, columns):
-        # The inverse, too, which one replica makes for all.
+        # The inverse is sent, too: one replica makes it for all.
         return 2 * rows.triangles / self._refresh_every
 
     def pays(self, rows, columns):
@@ -142,7 +142,7 @@ class AveragedGram:
 
 
 def refresh(states, rows, step, tau, memory):
-    """Makes the averages and inverses of a step: new ones, all of them, where that is due.
+    """Makes the averages and inverses of a step, all of them anew if a refresh is due.
 
     Args:
         states: `AveragedGram`s.
@@ -159,7 +159,7 @@ def refresh(states, rows, step, tau, memory):
     average, _, weight, number, refreshed, last = range(len(KEPT))
     ages = step - tf.stack([values[refreshed] for values in kept])
     allowed = tf.clip_by_value(step // _PART, 1, memory.refresh_every)
-    # A step count that was set back is a training begun anew.
+    # A smaller step count than before means that training has begun anew.
     due = (ages >= allowed) | (ages < 0)
     due = tf.reduce_any(due | (tf.stack([values[weight] for values in kept]) == 0))
     own_counts = [tf.cast(each.count, tf.float64) for each in rows]
@@ -192,11 +192,11 @@ def _averaged(gram, count, rows, keep, average, weight, number, last):
     Args:
         gram, count: stacks of `AᵀA`, and of the number of rows that it is made of.
         rows: those of the whole batch.
-        keep: what is to be left of what is kept.
+        keep: the share of the kept sums that is to be left.
         average, weight, number, last: stacks of what is in `AveragedGram`s.
     """
     gram /= per_matrix(tf.cast(count, gram.dtype), gram)
-    # An overflow is forgotten.
+    # A batch whose Gram matrix overflows is left out.
     finite = tf.reshape(tf.math.is_finite(gram), [tf.shape(gram)[0], -1])
     finite = tf.reduce_all(finite, 1)
     keep = tf.where(finite, keep, 1.0)

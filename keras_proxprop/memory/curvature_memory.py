@@ -22,8 +22,8 @@ class CurvatureMemory(HasConfig):
 
     τ means what it means without memory, since `R Ḡ` stands for `AᵀA`: where all batches
     have the same Gram matrix the two directions are equal, as they are on the first step.
-    (`R` is averaged too: a smaller last batch does not take a longer step. τ, where it
-    changes, counts from the next refresh on.) The diagonal of the average is raised by
+    (`R` is averaged too, so that a smaller last batch takes no longer step. A changed τ
+    counts from the next refresh on.) The diagonal of the average is raised by
     10⁻⁵ of itself. A batch whose `AᵀA / R` is more than ten times the average, and the one at
     the last refresh, is scaled down to that: one batch of outliers is soon forgotten. A batch
     whose step has a direction that is not finite is left out. Refreshes are many at first: one
@@ -33,7 +33,7 @@ class CurvatureMemory(HasConfig):
     replicas, which keep one common average, together make the step of the global batch.
 
     Args:
-        decay: float in [0, 1), what is left of the average after `refresh_every` steps.
+        decay: float in [0, 1), share of the average that is left after `refresh_every` steps.
             Defaults to `0.9`.
         refresh_every: int, steps from one refresh to the next. Defaults to `100`.
         layers: "auto" (default): those layers whose step is cheaper with memory than with
@@ -73,7 +73,7 @@ class CurvatureMemory(HasConfig):
         }
 
     def solver(self, rows, columns, solver, state=None):
-        """Returns what solves for layers with these rows: `solver`, or an `Averaged`.
+        """Returns the solver for layers with these rows: `solver`, or an `Averaged`.
 
         Args:
             rows: `Rows`.

@@ -4,12 +4,13 @@ import tensorflow as tf
 
 from keras_proxprop import replicas, xla
 from keras_proxprop.memory.stacks import in_stacks, mean_per_matrix, per_matrix
-from keras_proxprop.solvers.factorization import floored_inverse, halvings
+from keras_proxprop.solvers.factorization import floored_inverse
+from keras_proxprop.solvers.inverse_factor import halvings
 from keras_proxprop.tau import Tau
 
 
 def inverses_of(averages, tau):
-    """Returns of every average its `(R Ḡ + I/τ)⁻¹`, and whether it was damped.
+    """Returns for every average `(R Ḡ + I/τ)⁻¹`, and whether this inverse was damped.
 
     Replicas have the same averages. Each inverts some of them for all: an inverse takes longer
     than to send its upper triangle, as the table in `docs/distribution.md` says.
@@ -52,8 +53,8 @@ def _inverse(average, weight, rows, tau, times):
 
 
 def owners(costs, number):
-    """Returns which of `number` replicas does each of several tasks, the dearest given away
-    first, each to who has least to do until then.
+    """Returns which of `number` replicas does each task. Tasks are given away from the most
+    expensive one on, each to the replica with the least work so far.
 
     Args:
         costs: what each costs.

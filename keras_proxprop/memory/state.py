@@ -27,9 +27,9 @@ class Curvatures:
         self._name = name
         self._strategy = tf.distribute.get_strategy()
         self._states = {}
-        # Those of a saved state whose problems are not met yet, in the order of these.
+        # What a saved state holds of problems that are not met yet, in the problems' order.
         self._loaded = []
-        # Those that were loaded for problems of another shape.
+        # What was loaded for problems of another shape.
         self._unused = []
 
     def solver(self, problem, rows, solver):
@@ -106,9 +106,9 @@ class Curvatures:
         return dict(zip(places, arrays))
 
     def load(self, saved):
-        """Takes over a state that `save` returned, for problems in the order of that.
+        """Takes over a state that `save` returned, for problems in the same order.
 
-        What that state knows nothing of is as new.
+        Problems that the state does not hold begin anew.
         """
         for i in range(len(saved) // len(KEPT)):
             arrays = [saved[f"curvature_{i}_{name}"] for name in KEPT]

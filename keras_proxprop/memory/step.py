@@ -24,7 +24,7 @@ class StepMemory:
     def refreshed(self, problems, solvers, tau):
         """Returns the solvers of a step's problems, those of memory with their inverses.
 
-        What is kept changes only when that is told to `commit`.
+        What memory keeps changes only in `commit`.
 
         Args:
             problems: `Problem`s.
@@ -44,7 +44,7 @@ class StepMemory:
         return solvers
 
     def commit(self, finite):
-        """Takes over what was made for this step if it is one: if all of it is `finite`."""
+        """Takes over what was made for this step if all of the step is `finite`."""
         if self._pending is None:
             return
         (due, variables, values), self._pending = self._pending, None

@@ -1,4 +1,4 @@
-"""How large the least-squares problem is that a direction comes from."""
+"""The size of the least-squares problem that a direction comes from."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ from keras_proxprop.weights import variable_key
 
 @dataclasses.dataclass(frozen=True)
 class ProblemSize:
-    """Of the problem that a weight belongs to.
+    """The size of the problem that a weight belongs to.
 
     Attributes:
         rows: number of rows, of all replicas: an int, a scalar tensor, or `None` where it is
@@ -21,7 +21,7 @@ class ProblemSize:
         features, columns: numbers of rows and columns of the weights as a matrix.
         implicit: whether the weight has an implicit direction.
         lookup: whether the rows of the weight are looked up, as an embedding's are.
-        labels: of one item, as many as its last layer has rows: a text has one per token.
+        labels: number of labels per item: rows of the last layer, one per token for texts.
         depth: number of linear maps that step, or `None` where it is not known.
     """
 
@@ -49,7 +49,7 @@ class ProblemSize:
 
     @classmethod
     def of_shape(cls, shape, others=()):
-        """Returns what is guessed of a variable that belongs to no problem.
+        """Returns a guess for a variable that belongs to no problem.
 
         Args:
             shape: the variable's.
@@ -62,7 +62,7 @@ class ProblemSize:
 
 
 def as_matrix(shape):
-    """Returns `(features, columns)` of a weight of which nothing is known but its shape."""
+    """Returns `(features, columns)` of a weight, from its shape alone."""
     return math.prod(shape[:-1]), shape[-1] if len(shape) else 1
 
 
@@ -121,7 +121,7 @@ class KnowsSizes:
 
 @contextlib.contextmanager
 def sizes_known(optimizers, variables, sizes):
-    """Context in which those of several optimizers that want to know problem sizes do.
+    """Context in which those of the optimizers that use problem sizes know them.
 
     Args:
         optimizers: `keras.optimizers.Optimizer`s.

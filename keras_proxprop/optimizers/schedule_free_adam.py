@@ -43,7 +43,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
       `210 * learning_rate` of its first size, for a batch of 64 labels, and grows as the
       fourth root of their number. The size is the root of the mean square when the optimizer
       is built, but at most that of weights drawn as Glorot and Bengio draw them,
-      `sqrt(2 / (features + columns))`, which it is for weights of zeros, too. So one learning
+      `sqrt(2 / (features + columns))`, which also holds for weights of zeros. So one learning
       rate does for narrow and for wide layers. With implicit directions it is
       `sqrt(64 / features)` of that where there are more features, as in a wide layer all
       weights of a column are moved at once; and where more than four layers step it is
@@ -62,11 +62,11 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
       most 2 over a weight, which keeps a batch much unlike those before from a long step.
     - `epsilon` is 1e-12, since directions may be small. For weights in float16 it is 1e-7.
 
-    A schedule that is given is multiplied with all of this.
+    If `learning_rate` is a schedule, it multiplies all of these lengths.
 
     Args:
         learning_rate: a float, a `keras.optimizers.schedules.LearningRateSchedule` or a
-            callable, in units as said above. Defaults to `0.001`.
+            callable, in the units described above. Defaults to `0.001`.
         beta_1: the share of the average in the model's weights. Defaults to `0.95`.
         beta_2: decay rate of the mean of the directions' squares. Defaults to `0.98`.
         epsilon: what is added to the root of that mean. Defaults to `1e-12`.
@@ -96,7 +96,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
-        # Of the model, where the sizes of problems do not tell it.
+        # The model's depth, where the sizes of problems do not tell it.
         self._depth = 1
 
     def build(self, variables):
@@ -128,7 +128,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         squares = mean_square + (tf.square(gradient) - mean_square) * new
         if self.size_of(variable).lookup:
             squares = _of_rows_seen(gradient, squares, mean_square, unbias)
-        # Without its length as yet.
+        # The step before it is given its length.
         step = gradient / (tf.sqrt(squares * unbias) + epsilon)
         rate = rates[index] / tf.maximum(1.0, _root_mean_square(step) / _LARGEST)
         # z - x after the step in z, and before x follows.

@@ -1,17 +1,13 @@
 """Solving with a Gram matrix that may be singular to working precision."""
 
-import math
-
 import tensorflow as tf
 
 from keras_proxprop import replicas, xla
+from keras_proxprop.solvers.inverse_factor import inverse_factor
 
-# Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
-# thousandth of the solution; below the second, float64 may have.
-_SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
-# By how much a float32 inverse may differ from what the rows say, where it is largest.
+# By how much a float32 inverse may differ from the rows, in the direction it amplifies most.
 _TOLERANCE = 5e-4
-# Power iterations that look for where that is, and how many directions they look in. (For a
+# Power iterations that look for that direction, and how many they start from. (For a
 # product with a single column XLA on CPU compiles code of its own, each time.)
 _ITERATIONS = 2
 _PROBES = 4
@@ -26,10 +22,9 @@ _DAMPING = 1e-8
 # as much, and so on, where rounding has left it indefinite all the same.
 _FLOOR = 1e-5
 _FLOORS = 4
-# Triangular kernels use one core: halving a matrix three times leaves nearly all the work to
-# matrix products. Parts that are no larger than this are factorized whole.
-_LEAF = 64
-_HALVINGS = 3
+
+
+_shared_inverse_factor = xla.traced_once(inverse_factor)
 
 
 def solution(form, shift):
@@ -37,8 +32,8 @@ def solution(form, shift):
 
     The matrix is scaled to unit diagonal and factorized in its own dtype. The inverse is
     then compared with the rows in the direction that it amplifies most. Where they differ,
-    the direction is refined: what is left of the equation, made from the rows and not from
-    the Gram matrix, is solved for once more. Where a small pivot or a large refinement shows
+    the direction is refined: the equation's residual, made from the rows and not from the
+    Gram matrix, is solved for once more. Where a small pivot or a large refinement shows
     that float32 has lost it, the Gram matrix is made again and factorized in float64; where
     that is not enough either, the diagonal is raised by 1e-8 of itself. What is not finite
     stays so: loss scaling relies on it, and float64 would not help.
@@ -81,7 +76,7 @@ def solution(form, shift):
         amplification, alike = _compared_with_rows(factor, form, shift)
         trusted &= alike
         untrusted = refined if form.refined else in_float64
-    # Were `right` asked for in branches only, TensorFlow would move what it comes from there,
+    # If only branches asked for `right`, TensorFlow would move its computation into them,
     # where XLA on CPU runs convolutions fifty times as long.
     finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in form.right])
     taken = replicas.every(trusted | ~finite)
@@ -89,8 +84,8 @@ def solution(form, shift):
 
 
 def _compared_with_rows(factor, form, shift):
-    """Returns how much `WᵀW` amplifies, the diagonal of `G + shift I` scaled to one, and
-    whether it is what the rows say where it amplifies most. There rounding does most."""
+    """Returns how much `WᵀW` amplifies, with the diagonal of `G + shift I` scaled to one, and
+    whether it agrees with the rows where it amplifies most, and rounding does most."""
     # Where the inverse amplifies less than this, rounding is harmless.
     unchecked = _TOLERANCE / form.rounding
     diagonal = tf.linalg.diag_part(form.gram) + shift
@@ -145,7 +140,7 @@ def floored_inverse(gram, shift, times):
     gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)[..., None]
 
     def attempt(floor, _, tries, __):
-        factor, _ = _inverse_factor(gram64, shift64, floor[..., None], times)
+        factor, _ = inverse_factor(gram64, shift64, floor[..., None], times)
         finite = tf.reduce_all(tf.math.is_finite(factor), [-2, -1])
         factor = tf.where(finite[..., None, None], factor, 0.0)
         # What is finite is made again as it is.
@@ -170,11 +165,11 @@ def _in_float64(gram, direction, shift):
 
 @xla.traced_once
 def _damped_inverse_factor(gram, shift):
-    """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, the diagonal raised where that is needed
-    for it to be trusted, and whether it was."""
+    """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether the diagonal was raised, as it
+    is where `W` cannot be trusted otherwise."""
 
     def attempt(damping, *_):
-        factor, trusted = _inverse_factor(gram, shift, damping)
+        factor, trusted = inverse_factor(gram, shift, damping)
         return damping + _DAMPING, factor, trusted
 
     damping, factor, _ = tf.while_loop(
@@ -182,68 +177,8 @@ def _damped_inverse_factor(gram, shift):
         attempt,
         (tf.constant(0.0, tf.float64), gram, tf.constant(False)),
     )
-    # What is not finite was not damped: the input was not finite.
+    # A result that is not finite was not damped: the input was not finite.
     return factor, (damping > _DAMPING) & tf.reduce_all(tf.math.is_finite(factor))
-
-
-def _inverse_factor(gram, shift, damping, times=None):
-    """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted.
-
-    `times` is how often the matrix is halved: see `halvings`. By default its size says so.
-    """
-    diagonal = tf.linalg.diag_part(gram) + shift
-    scale = tf.math.rsqrt(diagonal)
-    unit = gram * scale[..., :, None] * scale[..., None, :]
-    unit = tf.linalg.set_diag(unit, tf.ones_like(diagonal) + damping)
-    inverse = _inverse_cholesky(unit, times)
-    pivots_inverted = tf.linalg.diag_part(inverse) ** 2
-    # A failed factorization is NaN, for which this is false.
-    trusted = tf.reduce_all(pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype])
-    return inverse * scale[..., None, :], trusted
-
-
-_shared_inverse_factor = xla.traced_once(_inverse_factor)
-
-
-def halvings(n):
-    """Returns how often an `n × n` matrix is halved before its parts are factorized."""
-    return min(_HALVINGS, max(0, math.ceil(math.log2(n / _LEAF))))
-
-
-def _inverse_cholesky(matrix, times):
-    """Returns the inverse of the Cholesky factor."""
-    if times is None:
-        large = tf.shape(matrix)[-1] > _LEAF
-        return tf.cond(large, lambda: _shared(matrix, _HALVINGS), lambda: _whole(matrix))
-    return _by_halves(matrix, times, _inverse_cholesky) if times else _whole(matrix)
-
-
-@xla.traced_once
-def _shared(matrix, times):
-    return _by_halves(matrix, times, _shared if times > 1 else _inverse_cholesky)
-
-
-def _whole(matrix):
-    # A constant identity, or zeros to start from above, would be made and kept for every
-    # branch, taken or not: 100 MiB for a net of three wide layers.
-    identity = tf.linalg.diag(tf.linalg.diag_part(matrix) * 0 + 1)
-    return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
-
-
-def _by_halves(matrix, times, of_half):
-    n = tf.shape(matrix)[-1]
-    sizes = tf.stack([n // 2, n - n // 2])
-    left, right = tf.split(matrix, sizes, axis=-1, num=2)
-    upper, below = tf.split(left, sizes, axis=-2, num=2)
-    first = of_half(upper, times - 1)
-    below = tf.matmul(below, first, transpose_b=True)
-    schur = tf.split(right, sizes, axis=-2, num=2)[1]
-    schur -= tf.matmul(below, below, transpose_b=True)
-    second = of_half(schur, times - 1)
-    corner = -tf.matmul(second, tf.matmul(below, first))
-    above = tf.zeros_like(tf.linalg.matrix_transpose(corner))
-    columns = tf.concat([first, corner], axis=-2), tf.concat([above, second], axis=-2)
-    return tf.concat(columns, axis=-1)
 
 
 def _apply(factor, right):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from helpers import assert_close
 
-from keras_proxprop.solvers import factorization
+from keras_proxprop.solvers import inverse_factor as module
 
 
 def positive_definite(*shape):
@@ -14,12 +14,12 @@ def positive_definite(*shape):
 
 
 def inverse_cholesky(matrix):
-    return factorization._inverse_cholesky(matrix, factorization.halvings(matrix.shape[-1]))
+    return module.inverse_cholesky(matrix, module.halvings(matrix.shape[-1]))
 
 
 @tf.function(jit_compile=True)
 def inverse_factor(gram, shift):
-    return factorization._inverse_factor(gram, shift, 0.0)
+    return module.inverse_factor(gram, shift, 0.0)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
@@ -39,7 +39,7 @@ def test_a_matrix_of_any_size_has_the_same_inverse_factor(n):
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float64)])
     def of_any_size(matrix):
-        return factorization._inverse_cholesky(matrix, None)
+        return module.inverse_cholesky(matrix, None)
 
     expected = np.linalg.inv(np.linalg.cholesky(matrix))
     assert_close(of_any_size(tf.constant(matrix)), expected, 1e-12)
@@ -48,7 +48,7 @@ def test_a_matrix_of_any_size_has_the_same_inverse_factor(n):
 
 def test_matrices_are_halved_until_their_parts_are_small_or_three_times():
     sizes = {1: 0, 64: 0, 65: 1, 128: 1, 129: 2, 256: 2, 257: 3, 10_000: 3}
-    assert {n: factorization.halvings(n) for n in sizes} == sizes
+    assert {n: module.halvings(n) for n in sizes} == sizes
 
 
 def test_an_indefinite_matrix_has_no_inverse_factor():

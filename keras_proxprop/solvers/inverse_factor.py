@@ -1,0 +1,72 @@
+"""The inverse of a Cholesky factor, nearly all of it in matrix products."""
+
+import math
+
+import tensorflow as tf
+
+from keras_proxprop import xla
+
+# Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
+# thousandth of the solution; below the second, float64 may have.
+_SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
+# Triangular kernels use one core: halving a matrix three times leaves nearly all the work to
+# matrix products. Parts that are no larger than this are factorized whole.
+_LEAF = 64
+_HALVINGS = 3
+
+
+def inverse_factor(gram, shift, damping, times=None):
+    """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted.
+
+    `times` is how often the matrix is halved: see `halvings`. By default its size says so.
+    """
+    diagonal = tf.linalg.diag_part(gram) + shift
+    scale = tf.math.rsqrt(diagonal)
+    unit = gram * scale[..., :, None] * scale[..., None, :]
+    unit = tf.linalg.set_diag(unit, tf.ones_like(diagonal) + damping)
+    inverse = inverse_cholesky(unit, times)
+    pivots_inverted = tf.linalg.diag_part(inverse) ** 2
+    # A failed factorization is NaN, for which this is false.
+    trusted = tf.reduce_all(pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype])
+    return inverse * scale[..., None, :], trusted
+
+
+def halvings(n):
+    """Returns how often an `n × n` matrix is halved before its parts are factorized."""
+    return min(_HALVINGS, max(0, math.ceil(math.log2(n / _LEAF))))
+
+
+def inverse_cholesky(matrix, times):
+    """Returns the inverse of the Cholesky factor."""
+    if times is None:
+        large = tf.shape(matrix)[-1] > _LEAF
+        return tf.cond(large, lambda: _shared(matrix, _HALVINGS), lambda: _whole(matrix))
+    return _by_halves(matrix, times, inverse_cholesky) if times else _whole(matrix)
+
+
+@xla.traced_once
+def _shared(matrix, times):
+    return _by_halves(matrix, times, _shared if times > 1 else inverse_cholesky)
+
+
+def _whole(matrix):
+    # A constant identity, or zeros to start from above, would be made and kept for every
+    # branch, taken or not: 100 MiB for a net of three wide layers.
+    identity = tf.linalg.diag(tf.linalg.diag_part(matrix) * 0 + 1)
+    return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
+
+
+def _by_halves(matrix, times, of_half):
+    n = tf.shape(matrix)[-1]
+    sizes = tf.stack([n // 2, n - n // 2])
+    left, right = tf.split(matrix, sizes, axis=-1, num=2)
+    upper, below = tf.split(left, sizes, axis=-2, num=2)
+    first = of_half(upper, times - 1)
+    below = tf.matmul(below, first, transpose_b=True)
+    schur = tf.split(right, sizes, axis=-2, num=2)[1]
+    schur -= tf.matmul(below, below, transpose_b=True)
+    second = of_half(schur, times - 1)
+    corner = -tf.matmul(second, tf.matmul(below, first))
+    above = tf.zeros_like(tf.linalg.matrix_transpose(corner))
+    columns = tf.concat([first, corner], axis=-2), tf.concat([above, second], axis=-2)
+    return tf.concat(columns, axis=-1)
