@@ -15,7 +15,9 @@ The loss is that of a fixed part of the training examples, in inference mode. Wi
 the same is done in a half or a quarter of the steps, each with a cosine of its own.
 
 Seconds are those of the processor, with one thread unless TF_NUM_INTRAOP_THREADS says another
-number, so that other work on the machine changes nothing but how long one waits.
+number. Other work on the machine makes even these longer, so they are not taken from the runs:
+`--step-times` measures what a step takes with all optimizers in turns, and a report multiplies
+that with the number of steps.
 
 Every run is in `runs.csv` at once; started again, the program does what is missing. Where an
 optimizer has changed since, delete its rows. In the end it prints a table and makes a picture,
@@ -36,7 +38,7 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 from parts import results
 from parts.everyday_contenders import ALL, CONTENDERS, best, learning_rate, trials
 from parts.everyday_report import report
-from parts.everyday_run import train
+from parts.everyday_run import step_times, train
 from parts.everyday_short import short
 from parts.everyday_tasks import TASKS
 
@@ -50,6 +52,7 @@ class Benchmark:
     def __init__(self, args):
         self.args = args
         self.csv = args.out / "runs.csv"
+        self.times_csv = args.out / "step_times.csv"
 
     def rows(self):
         """Returns the rows of all runs that are as quick as is asked for."""
@@ -67,6 +70,24 @@ class Benchmark:
             for schedule, rate in self._finals(contender, task, tuning, name):
                 for seed in [0] if slow else range(1, self.args.seeds):
                     self._train(task, budget, name, schedule, rate, seed)
+
+    def time(self, task):
+        """Measures what a step of a task takes with every contender, in turns."""
+        known = {r["contender"] for r in results.read(self.times_csv) if r["task"] == task}
+        if known >= set(self.args.contenders):
+            return
+        rates = {name: ALL[name].rates() for name in self.args.contenders}
+        optimizers = {name: ALL[name].make(own[0]) for name, own in rates.items()}
+        times = step_times(TASKS[task], optimizers)
+        rows = [{"task": task, "contender": n, "milliseconds": ms} for n, ms in times.items()]
+        results.append(self.times_csv, rows)
+        print(task, times, flush=True)
+
+    def rows_with_times(self):
+        """Returns the rows of all runs, with seconds by `step_times.csv` where it has any."""
+        rows = results.read(self.times_csv)
+        times = {(r["task"], r["contender"]): r["milliseconds"] for r in rows}
+        return [timed(r, times.get((r["task"], r["contender"]))) for r in self.rows()]
 
     def _trials(self, contender, *what):
         losses = self._losses(*what)
@@ -134,6 +155,15 @@ def summary(curve, first):
     }
 
 
+def timed(row, milliseconds):
+    """Returns a run's row with the seconds of its curve after what a step takes, if known."""
+    if milliseconds is None:
+        return row
+    points = [point.split() for point in row["curve"].split(";")]
+    texts = [f"{s} {float(s) * milliseconds / 1000:.4g} {loss}" for s, _, loss in points]
+    return row | {"curve": "; ".join(texts)}
+
+
 def _part(text):
     """Returns `(i, n)` of a text `i/n`."""
     i, n = map(int, text.split("/"))
@@ -154,6 +184,8 @@ def parsed(argv):
     )
     parser.add_argument("--part", type=_part, default=(1, 1), help="every n-th task: i/n")
     parser.add_argument("--report", action="store_true", help="train nothing")
+    times = "measure what steps take, in turns, and train nothing"
+    parser.add_argument("--step-times", action="store_true", help=times)
     parser.add_argument("--short", action="store_true", help="only the README's table")
     quick = f"{_QUICK_STEPS} steps at one learning rate, one seed"
     parser.add_argument("--quick", action="store_true", help=quick)
@@ -169,13 +201,17 @@ def main(argv=None):
     benchmark = Benchmark(args)
     i, n = args.part
     if args.short:
-        print(short(benchmark.rows(), args.out))
+        print(short(benchmark.rows_with_times(), args.out))
+        return
+    if args.step_times:
+        for task in args.tasks[i - 1 :: n]:
+            benchmark.time(task)
         return
     if not args.report:
         for budget in args.budgets:
             for task in args.tasks[i - 1 :: n]:
                 benchmark.run(task, budget)
-    rows = [r for r in benchmark.rows() if r["task"] in args.tasks]
+    rows = [r for r in benchmark.rows_with_times() if r["task"] in args.tasks]
     rows = [r for r in rows if r["contender"] in args.contenders]
     if not rows:
         raise SystemExit(f"No results with these settings in {args.out}.")

@@ -10,6 +10,10 @@ from parts.datasets import epoch_batches
 # Where the model is looked at; they grow, since a loss falls fastest at first.
 _POINTS = 12
 _GROWTH = 1.5
+# How many steps are timed, and how many of them one optimizer makes before it is the next
+# one's turn.
+_TIMED = 300
+_TURN = 10
 
 
 def points(steps):
@@ -63,3 +67,31 @@ def train(task, optimizer, seed, steps=None):
             rows.append({"step": step + 1, "seconds": seconds, **nothing})
             break
     return rows, first
+
+
+def step_times(task, optimizers):
+    """Returns the milliseconds of a step with each optimizer, `{name: milliseconds}`.
+
+    All train from the same start for as long, in turns of some steps: what else the machine
+    does then slows all of them. Only the first step is left out, so that what an optimizer
+    does more often at first counts in full.
+
+    Args:
+        task: `Task`.
+        optimizers: `{name: Keras optimizer}`, not yet built.
+    """
+    keras.backend.clear_session()
+    data, models = task.data, {}
+    for name, optimizer in optimizers.items():
+        models[name] = model = task.model(0)
+        model.compile(optimizer=optimizer, loss=task.loss, jit_compile=False)
+    batches = epoch_batches(len(data.x), task.batch_size, 0, 0)
+    steps, seconds = min(task.steps, _TIMED), dict.fromkeys(models, 0.0)
+    for start in range(0, steps, _TURN):
+        for name, model in models.items():
+            for step in range(start, min(start + _TURN, steps)):
+                own = batches[step % len(batches)]
+                begin = time.process_time()
+                model.train_on_batch(data.x[own], data.y[own])
+                seconds[name] += (time.process_time() - begin) * (step > 0)
+    return {name: round(1000 * total / (steps - 1), 3) for name, total in seconds.items()}

@@ -8,7 +8,14 @@ import pytest
 
 import everyday
 from keras_proxprop import ProxProp
-from parts import datasets, everyday_contenders, everyday_images, everyday_task, results
+from parts import (
+    datasets,
+    everyday_contenders,
+    everyday_images,
+    everyday_run,
+    everyday_task,
+    results,
+)
 from parts.everyday_report import report
 from parts.everyday_run import points, train
 from parts.everyday_tasks import TASKS
@@ -198,6 +205,23 @@ def test_the_table_says_which_floors_hold(tmp_path, monkeypatch, capsys):
     assert float(cells[5]) == pytest.approx(8 / 8.3, abs=0.005)
     assert cells[6] == "**never**" and cells[7:] == ["–", "–"]
     assert "not above the best peer's: on 0 of 1" in out
+
+
+def test_seconds_are_steps_times_what_a_step_takes_with_all_in_turns(tmp_path, monkeypatch):
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(everyday_run.time, "process_time", lambda: next(ticks) / 500)
+    monkeypatch.setattr(everyday_run, "_TIMED", 25)
+    arguments = ["--out", str(tmp_path), "--tasks", "small", "--contenders", "adam", "lion"]
+    for _ in range(2):
+        everyday.main([*arguments, "--step-times"])
+    times = results.read(tmp_path / "step_times.csv")
+    assert [(r["contender"], r["milliseconds"]) for r in times] == [
+        ("adam", 2.0),
+        ("lion", 2.0),
+    ]
+    row = {"curve": "0 0 1.5; 10 7.5 0.25"}
+    assert everyday.timed(row, 2.0) == {"curve": "0 0 1.5; 10 0.02 0.25"}
+    assert everyday.timed(row, None) == row
 
 
 def test_every_contender_makes_an_optimizer_of_a_rate_and_of_a_schedule():
