@@ -15,8 +15,7 @@ class Mutation:
     tests: str
 
     def apply(self, package):
-        path = package / self.file
-        source = path.read_text()
+        source = (path := package / self.file).read_text()
         if source.count(self.old) != 1:
             raise ValueError(f"{self.name}: {self.old!r} is not once in {self.file}.")
         path.write_text(source.replace(self.old, self.new))
@@ -65,8 +64,8 @@ MUTATIONS = [
     Mutation(
         "tau='auto' from the kept sum where the average is solved with",
         "memory/inverses.py",
-        "tf.reduce_mean(tf.linalg.diag_part(whole))",
-        "tf.reduce_mean(tf.linalg.diag_part(average))",
+        "mean_per_matrix(tf.linalg.diag_part(whole))",
+        "mean_per_matrix(tf.linalg.diag_part(average))",
         "test_memory.py steps_are_those_of_the_averaged and auto and dense",
     ),
     Mutation(
@@ -179,21 +178,21 @@ MUTATIONS = [
     Mutation(
         "decay of memory for all that is new",
         "memory/averaged_gram.py",
-        "tf.cast(1 - keep, gram.dtype) * new",
-        "tf.cast(keep, gram.dtype) * new",
+        "(1 - kept) * new",
+        "kept * new",
         AVERAGED,
     ),
     Mutation(
         "sum over rows for their mean in memory",
         "memory/averaged_gram.py",
-        "number = keep * number + (1 - keep) * count",
+        "number = keep * number + (1 - keep) * rows",
         "number = keep * number + (1 - keep)",
         AVERAGED,
     ),
     Mutation(
         "memory without a bound for outliers",
         "memory/averaged_gram.py",
-        "scaled = limited(batch, [mean, last])",
+        "scaled = limited(batch, mean, last)",
         "scaled = tf.ones_like(down)",
         "test_memory_outliers.py ten_batches",
     ),
@@ -221,16 +220,23 @@ MUTATIONS = [
     Mutation(
         "weights of the points in a schedule-free average",
         "optimizers/schedule_free_adam.py",
-        "share = tf.cast((_POWER + 1) / (t + _POWER), dtype)",
-        "share = tf.cast(1 / t, dtype)",
+        "share = (_POWER + 1) / (t + _POWER)",
+        "share = 1 / t",
         "test_schedule_free_adam.py many_steps",
     ),
     Mutation(
         "steps that get shorter as their number, not as its root",
         "optimizers/schedule_free_adam.py",
-        "tf.sqrt(1 + (t - 1) / _FULL_STEPS)",
-        "(1 + (t - 1) / _FULL_STEPS)",
+        "tf.sqrt(1 + t / _FULL_STEPS)",
+        "(1 + t / _FULL_STEPS)",
         "test_schedule_free_adam.py many_steps",
+    ),
+    Mutation(
+        "rows of an embedding that forget while nobody looks them up",
+        "optimizers/schedule_free_adam.py",
+        "return tf.where(seen, squares, mean_square)",
+        "return squares",
+        "test_schedule_free_adam.py not_looked_up and graph",
     ),
     Mutation(
         "items for labels in a step's length",

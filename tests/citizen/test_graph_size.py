@@ -35,10 +35,10 @@ def operations(layer, optimizer, count):
 # Keras's own differ from version to version. (With Adam alone: 89 and 193, 97 and 222, 182 and
 # 175.)
 LIMITS = {
-    ("dense", "memory"): (280, 610),
-    ("dense", "no-memory"): (560, 705),
-    ("conv", "memory"): (350, 655),
-    ("conv", "no-memory"): (730, 750),
+    ("dense", "memory"): (270, 550),
+    ("dense", "no-memory"): (560, 735),
+    ("conv", "memory"): (340, 600),
+    ("conv", "no-memory"): (730, 780),
     ("norm", "memory"): (340, 300),
 }
 

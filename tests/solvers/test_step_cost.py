@@ -67,6 +67,8 @@ def test_conjugate_gradients_on_few_rows_make_one_product_of_a_weights_size(mlp)
     assert count(shapes, 31, 40) == count(shapes, 41, 50) == 0
 
 
+# With what is excluded, nothing steps implicitly.
+@pytest.mark.filterwarnings("ignore:No layer of model")
 def test_batch_normalization_makes_no_sums_that_its_backpropagation_does_not_make():
     norm = L.BatchNormalization()
     model = keras.Sequential([keras.Input((9, 5)), norm, L.Activation("tanh"), L.Dense(2)])
