@@ -36,6 +36,7 @@ CALLBACKS = {
     "backup": lambda folder: callbacks.BackupAndRestore(folder / "backup"),
     "nan": lambda _: callbacks.TerminateOnNaN(),
     "csv": lambda folder: callbacks.CSVLogger(folder / "log.csv"),
+    "board": lambda folder: callbacks.TensorBoard(folder, histogram_freq=1),
 }
 
 
