@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close_weights
+from helpers import assert_close_weights, weights_of
 from keras import layers
-from sparse_cases import directions, sequential, sparse_and_dense
+from sparse_cases import directions, sequential, sparse_and_dense, subclassed
 
 from keras_proxprop import ProxProp
 from keras_proxprop.reports.summary import layer_reports
@@ -94,3 +94,18 @@ def test_a_layer_scale_of_sparse_inputs_steps_explicitly():
     assert np.isfinite(directions(model, sparse)[0]).all()
     report = layer_reports(model)[0]
     assert (report.name, report.step) == ("scale", "explicit: its inputs are sparse")
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
+def test_a_loop_of_ones_own_steps_on_sparse_inputs_as_on_dense_ones(wrap):
+    found = []
+    for x in sparse_and_dense():
+        keras.utils.set_random_seed(1)
+        model, optimizer = subclassed(), ProxProp(memory=None)
+        weights = model.trainable_variables
+        optimizer.build(weights)
+        step = wrap(lambda x, m=model, o=optimizer, w=weights: o.apply(directions(m, x), w))
+        for _ in range(3):
+            step(x)
+        found.append(weights_of(model))
+    assert_close_weights(*found, 1e-4)

@@ -1,6 +1,10 @@
 """What others put around Keras's training step runs with ProxProp as it does with Adam."""
 
-from scenarios import python
+import keras
+import pytest
+import tensorflow as tf
+from helpers import MODES
+from scenarios import adam, data, fit, proxprop, python
 
 HOOKS = """
 import functools
@@ -105,3 +109,49 @@ print("all hooks ran")
 
 def test_every_hook_runs_as_with_adam_whenever_it_was_installed():
     assert "all hooks ran" in python(HOOKS)
+
+
+OF_SUBCLASSES = ["make_train_function", "train_step", "compute_loss", "compute_metrics"]
+OF_SUBCLASSES += ["make_test_function", "test_step", "make_predict_function", "predict_step"]
+
+
+def hooked(optimizer, mode):
+    """Returns which hooks of a subclass ran, in order, and what they made of the logs."""
+    calls = []
+
+    class Hooked(keras.Model):
+        pass
+
+    def hook(name):
+        def run(self, *args, **kwargs):
+            calls.append(name)
+            found = getattr(super(Hooked, self), name)(*args, **kwargs)
+            if name == "compute_loss":
+                return 3 * found
+            return {**found, "own": tf.constant(1.0)} if name == "compute_metrics" else found
+
+        return run
+
+    for name in OF_SUBCLASSES:
+        setattr(Hooked, name, hook(name))
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    model = Hooked(inputs, keras.layers.Dense(2)(keras.layers.Dense(6, "tanh")(inputs)))
+    model.compile(optimizer, loss="mse", **MODES[mode])
+    x, y = data(8)
+    # One step: its loss is that before it.
+    logs = fit(model, x, y).history
+    names = set(fit(model, validation_data=(x, y)).history)
+    model.predict(x, verbose=0)
+    return calls, logs, names
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_the_hooks_of_a_subclass_run_and_count_as_with_adam(mode):
+    calls, logs, names = hooked(adam(), mode)
+    ours, our_logs, our_names = hooked(proxprop(), mode)
+    if mode == "graph":
+        # Keras traces a first step twice.
+        calls, ours = list(dict.fromkeys(calls)), list(dict.fromkeys(ours))
+    assert set(calls) == set(OF_SUBCLASSES) and ours == calls
+    assert our_names == names and our_logs["loss"] == pytest.approx(logs["loss"])

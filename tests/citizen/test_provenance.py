@@ -40,6 +40,23 @@ CHANGES = {
         ],
         1.0,
     ),
+    "clipped by norm": (lambda ds: [tf.clip_by_norm(d, 1e9) for d in ds], 1.0),
+    "by Keras": (lambda ds: [keras.ops.clip(d, -1e9, 1e9) for d in ds], 1.0),
+    "in another precision": (
+        lambda ds: [tf.cast(tf.cast(d, "float64"), "float32") for d in ds],
+        1.0,
+    ),
+    "masked": (lambda ds: [tf.where(tf.abs(d) < 1e9, d, 0.0) for d in ds], 1.0),
+    "in a branch": (
+        lambda ds: tf.cond(tf.linalg.global_norm(ds) < 1e9, lambda: ds, lambda: ds),
+        1.0,
+    ),
+    "by a function of NumPy": (
+        lambda ds: [
+            tf.ensure_shape(tf.numpy_function(np.copy, [d], d.dtype), d.shape) for d in ds
+        ],
+        1.0,
+    ),
     "sum of two": (lambda ds: [0.25 * (d + d) for d in ds], 0.5),
 }
 PLACES = {

@@ -121,6 +121,7 @@ def nested():
         ("memory", "config", "layers"),
         ("memory", "config", "decay"),
         ("final_layer",),
+        ("cross_replica",),
         ("name",),
     ],
     ids="/".join,

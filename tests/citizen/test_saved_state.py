@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 from scenarios import compiled, fit, inner, mlp, optimizer_state, proxprop, remembering
 
+from keras_proxprop import CurvatureMemory, ProxProp
+
 optimizers = keras.optimizers
 LossScale = optimizers.LossScaleOptimizer
 
@@ -14,7 +16,19 @@ def adam(**kwargs):
     return optimizers.Adam(0.01, **kwargs)
 
 
-OPTIMIZERS = {"adam": adam, "proxprop": proxprop, "memory": remembering}
+def default(**kwargs):
+    """The optimizer that is inside where none is named, and memory."""
+    memory = CurvatureMemory(refresh_every=3, layers="all")
+    return ProxProp(memory=memory, **kwargs)
+
+
+OPTIMIZERS = {
+    "adam": adam,
+    "proxprop": proxprop,
+    "memory": remembering,
+    "default": default,
+    "row adam": lambda **kwargs: ProxProp("rowadam", 0.01, memory=None, **kwargs),
+}
 OPTIONS = {
     "plain": {},
     "ema": {"use_ema": True, "ema_momentum": 0.9},
@@ -125,7 +139,7 @@ def test_every_variable_of_an_optimizer_is_restored_by_name(way, name, option, t
     assert int(inner(model.optimizer)._iterations) >= 3
     if option == "scaled":
         assert float(model.optimizer.dynamic_scale) > 8.0
-    if name == "memory":
+    if name in ("memory", "default"):
         assert any("curvature" in key and np.any(state[key]) for key in state)
     assert_same_state(other.optimizer, state)
     if way != "backup":  # There Keras's `fit` goes on at the epoch that was begun.

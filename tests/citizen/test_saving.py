@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from helpers import assert_equal_weights, weights_of
 from scenarios import compiled, fit, mlp, proxprop, python, state, with_both
+from test_arguments import CASES, FORMS, Own
 
 from keras_proxprop import ProxProp, solvers
 
@@ -125,6 +126,16 @@ def test_the_config_is_plain_data_and_makes_the_same_optimizer(arguments):
     again = ProxProp.from_config(json.loads(config))
     assert json.dumps(again.get_config()) == config
     assert again.get_config()["final_layer"] == arguments.get("final_layer", "explicit")
+
+
+@pytest.mark.parametrize("argument, form", CASES, ids=[f"{a}-{f}" for a, f in CASES])
+def test_a_model_file_keeps_every_argument_in_every_form(argument, form, tmp_path):
+    model = compiled(mlp(), ProxProp(**{argument: FORMS[argument][form]()}))
+    model.save(tmp_path / "model.keras")
+    other = keras.models.load_model(tmp_path / "model.keras", {"Own": Own})
+    assert other.optimizer.get_config() == model.optimizer.get_config()
+    kinds = [e for e in model.optimizer.exclude if isinstance(e, type)]
+    assert [e for e in other.optimizer.exclude if isinstance(e, type)] == kinds
 
 
 @pytest.mark.parametrize("make", ["deserialize", "get", "compile"])

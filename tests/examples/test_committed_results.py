@@ -39,11 +39,16 @@ def test_tables_of_the_benchmark(budget, tasks, tmp_path, capsys):
     assert all(table in known for table in made)
 
 
+def copy_runs(folder):
+    for name in ("runs.csv", "step_times.csv"):
+        (folder / name).write_bytes((BENCHMARKS / "everyday" / name).read_bytes())
+
+
 def test_tables_of_the_everyday_tasks(tmp_path, capsys):
     rows = results.read(BENCHMARKS / "everyday" / "runs.csv")
-    (tmp_path / "runs.csv").write_bytes((BENCHMARKS / "everyday" / "runs.csv").read_bytes())
+    copy_runs(tmp_path)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    peers = ["adam", "schedule-free", "proxprop"]
+    peers = ["adam", "adamw", "schedule-free", "proxprop"]
     arguments = ["--out", str(tmp_path), "--tasks", *tasks, "--contenders", *peers]
     everyday.main(["--report", *arguments])
     made = tables(capsys.readouterr().out)
@@ -52,7 +57,7 @@ def test_tables_of_the_everyday_tasks(tmp_path, capsys):
 
 
 def test_the_readmes_short_table(tmp_path, capsys):
-    (tmp_path / "runs.csv").write_bytes((BENCHMARKS / "everyday" / "runs.csv").read_bytes())
+    copy_runs(tmp_path)
     everyday.main(["--short", "--out", str(tmp_path)])
     assert (tmp_path / "everyday_curves.png").exists()
     (made,) = tables(capsys.readouterr().out)
