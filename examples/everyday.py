@@ -84,10 +84,13 @@ class Benchmark:
         print(task, times, flush=True)
 
     def rows_with_times(self):
-        """Returns the rows of all runs, with seconds by `step_times.csv` where it has any."""
-        rows = results.read(self.times_csv)
-        times = {(r["task"], r["contender"]): r["milliseconds"] for r in rows}
-        return [timed(r, times.get((r["task"], r["contender"]))) for r in self.rows()]
+        """Returns the rows of all runs, each with the milliseconds of a step, or `None`."""
+        measured = results.read(self.times_csv)
+        times = {(r["task"], r["contender"]): r["milliseconds"] for r in measured}
+        return [
+            row | {"milliseconds": times.get((row["task"], row["contender"]))}
+            for row in self.rows()
+        ]
 
     def _trials(self, contender, *what):
         losses = self._losses(*what)
@@ -153,15 +156,6 @@ def summary(curve, first):
         "best_val_accuracy": results.best([r["val_accuracy"] for r in curve], up=True),
         "curve": "; ".join(texts),
     }
-
-
-def timed(row, milliseconds):
-    """Returns a run's row with the seconds of its curve after what a step takes, if known."""
-    if milliseconds is None:
-        return row
-    points = [point.split() for point in row["curve"].split(";")]
-    texts = [f"{s} {float(s) * milliseconds / 1000:.4g} {loss}" for s, _, loss in points]
-    return row | {"curve": "; ".join(texts)}
 
 
 def _part(text):

@@ -1,25 +1,6 @@
 """What `mutations.py` breaks: one place of the source at a time."""
 
-import dataclasses
-
-
-@dataclasses.dataclass(frozen=True)
-class Mutation:
-    """One place of the source, what to write there, and the tests that must notice: a file of
-    tests and, after a space, an expression as for pytest's `-k`."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: str
-
-    def apply(self, package):
-        source = (path := package / self.file).read_text()
-        if source.count(self.old) != 1:
-            raise ValueError(f"{self.name}: {self.old!r} is not once in {self.file}.")
-        path.write_text(source.replace(self.old, self.new))
-
+from mutation import Mutation
 
 EXACT = "test_solvers.py exact_step_solves"
 REST = "test_solvers.py rest_of_the_gradient"
@@ -64,8 +45,8 @@ MUTATIONS = [
     Mutation(
         "tau='auto' from the kept sum where the average is solved with",
         "memory/inverses.py",
-        "mean_per_matrix(tf.linalg.diag_part(whole))",
-        "mean_per_matrix(tf.linalg.diag_part(average))",
+        "diagonals = tf.linalg.diag_part(whole)",
+        "diagonals = tf.linalg.diag_part(average)",
         "test_memory.py steps_are_those_of_the_averaged and auto and dense",
     ),
     Mutation(

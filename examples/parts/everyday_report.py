@@ -57,9 +57,15 @@ class Outcome:
 
 
 def curve(row):
-    """Returns what a run's loss was, a dict with step, seconds and loss per evaluation."""
+    """Returns what a run's loss was, a dict with step, seconds and loss per evaluation.
+
+    Seconds are those of the run where it is not known what a step takes.
+    """
     points = [map(float, point.split()) for point in row["curve"].split(";")]
-    return [dict(zip(("step", "seconds", "loss"), point)) for point in points]
+    points = [dict(zip(("step", "seconds", "loss"), point)) for point in points]
+    if (milliseconds := row.get("milliseconds")) is not None:
+        points = [p | {"seconds": p["step"] * milliseconds / 1000} for p in points]
+    return points
 
 
 def report(rows, folder):

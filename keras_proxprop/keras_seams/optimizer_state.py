@@ -26,6 +26,11 @@ def slot_index(optimizer, variable):
         return None
 
 
+def variables_of(optimizer):
+    """Returns the variables that an optimizer was built for."""
+    return optimizer._trainable_variables
+
+
 def optimizer_of(optimizer, variable):
     """Returns the optimizer of a variable's steps, which a `MultiOptimizer` may hold."""
     if isinstance(optimizer, MULTI_OPTIMIZER):
@@ -72,4 +77,4 @@ class ForwardedState:
     @property
     def built_for(self):
         """The variables that the optimizer was built for."""
-        return self._trainable_variables
+        return variables_of(self)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_proxprop import replicas, xla
 from keras_proxprop.memory.inverses import inverses_of
-from keras_proxprop.memory.stacks import in_stacks, mean_per_matrix, per_matrix
+from keras_proxprop.memory.stacks import axes_of_each, in_stacks, per_matrix
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
@@ -197,8 +197,7 @@ def _averaged(gram, count, rows, keep, average, weight, number, last):
     """
     gram /= per_matrix(tf.cast(count, gram.dtype), gram)
     # A batch whose Gram matrix overflows is left out.
-    finite = tf.reshape(tf.math.is_finite(gram), [tf.shape(gram)[0], -1])
-    finite = tf.reduce_all(finite, 1)
+    finite = tf.reduce_all(tf.math.is_finite(gram), axes_of_each(gram))
     keep = tf.where(finite, keep, 1.0)
     new = tf.where(per_matrix(finite, gram), gram, tf.zeros_like(gram))
     batch = tf.where(finite, _trace(new), last)
@@ -212,7 +211,8 @@ def _averaged(gram, count, rows, keep, average, weight, number, last):
 
 def _trace(grams):
     """Returns the traces of Gram matrices, the mean where there are groups, in float64."""
-    return mean_per_matrix(tf.linalg.trace(tf.cast(grams, tf.float64))[:, None])
+    traces = tf.linalg.trace(tf.cast(grams, tf.float64))
+    return tf.reduce_mean(traces, axes_of_each(traces))
 
 
 def _bounded(average, new, weight, last):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_proxprop import replicas, xla
-from keras_proxprop.memory.stacks import in_stacks, mean_per_matrix, per_matrix
+from keras_proxprop.memory.stacks import axes_of_each, in_stacks, per_matrix
 from keras_proxprop.solvers.factorization import floored_inverse
 from keras_proxprop.solvers.inverse_factor import halvings
 from keras_proxprop.tau import Tau
@@ -46,10 +46,11 @@ def _inverse(average, weight, rows, tau, times):
     scale = tf.math.divide_no_nan(rows, weight**2)
     whole = per_matrix(tf.cast(scale, average.dtype), average) * average
     # Of the average: that of its own rows would differ from replica to replica.
-    curvature = mean_per_matrix(tf.linalg.diag_part(whole))
+    diagonals = tf.linalg.diag_part(whole)
+    curvature = tf.reduce_mean(diagonals, axes_of_each(diagonals))
     shift = 1 / Tau(tau).at(curvature, whole.dtype)
-    inverse, damped = floored_inverse(whole, per_matrix(shift, whole)[..., 0, 0], times)
-    return inverse, tf.reduce_any(tf.reshape(damped, [tf.shape(scale)[0], -1]), 1)
+    inverse, damped = floored_inverse(whole, per_matrix(shift, diagonals), times)
+    return inverse, tf.reduce_any(damped, axes_of_each(damped))
 
 
 def owners(costs, number):

@@ -41,6 +41,6 @@ def per_matrix(values, stack):
     return tf.reshape(values, [-1] + [1] * (len(stack.shape) - 1))
 
 
-def mean_per_matrix(values):
-    """Returns the mean of what belongs to every matrix of a stack, `[stack]`."""
-    return tf.reduce_mean(values, list(range(1, len(values.shape))))
+def axes_of_each(stack):
+    """Returns the axes of a stack but the first: those over which each is reduced alone."""
+    return list(range(1, len(stack.shape)))

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.keras_seams.names import known_by_name
-from keras_proxprop.keras_seams.optimizer_state import slot_index
+from keras_proxprop.keras_seams.optimizer_state import slot_index, variables_of
 from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.row_adam import LearningRate, epsilon_for
 
@@ -139,7 +139,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
 
     def _rates(self, learning_rate):
         """Returns the learning rate of every weight at this step, a list of scalars."""
-        variables = self._trainable_variables
+        variables = variables_of(self)
         sizes = [self.size_of(variable) for variable in variables]
         t = tf.cast(self.iterations, tf.float32)
         rate = tf.cast(learning_rate, tf.float32) / tf.sqrt(1 + t / _FULL_STEPS)

@@ -134,10 +134,10 @@ def floored_inverse(gram, shift, times):
 
     Args:
         gram: symmetric `G`, `[..., n, n]`, positive semidefinite up to rounding.
-        shift: positive tensor that broadcasts to `[...]`.
+        shift: positive tensor, broadcast to `[..., n]`.
         times: how often a matrix is halved: see `halvings`.
     """
-    gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)[..., None]
+    gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)
 
     def attempt(floor, _, tries, __):
         factor, _ = inverse_factor(gram64, shift64, floor[..., None], times)

@@ -18,7 +18,12 @@ _HALVINGS = 3
 def inverse_factor(gram, shift, damping, times=None):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted.
 
-    `times` is how often the matrix is halved: see `halvings`. By default its size says so.
+    Args:
+        gram: symmetric positive definite matrix, `[..., n, n]`.
+        shift: is added to the diagonal, broadcast to `[..., n]`.
+        damping: likewise, after the matrix was scaled to unit diagonal.
+        times: how often the matrix is halved: see `halvings`. Defaults to `None`: as its size
+            says when it runs.
     """
     diagonal = tf.linalg.diag_part(gram) + shift
     scale = tf.math.rsqrt(diagonal)
@@ -58,15 +63,15 @@ def _whole(matrix):
 
 def _by_halves(matrix, times, of_half):
     n = tf.shape(matrix)[-1]
-    sizes = tf.stack([n // 2, n - n // 2])
+    half = n // 2
+    sizes = tf.stack([half, n - half])
     left, right = tf.split(matrix, sizes, axis=-1, num=2)
     upper, below = tf.split(left, sizes, axis=-2, num=2)
     first = of_half(upper, times - 1)
     below = tf.matmul(below, first, transpose_b=True)
-    schur = tf.split(right, sizes, axis=-2, num=2)[1]
-    schur -= tf.matmul(below, below, transpose_b=True)
-    second = of_half(schur, times - 1)
+    above, schur = tf.split(right, sizes, axis=-2, num=2)
+    second = of_half(schur - tf.matmul(below, below, transpose_b=True), times - 1)
     corner = -tf.matmul(second, tf.matmul(below, first))
-    above = tf.zeros_like(tf.linalg.matrix_transpose(corner))
-    columns = tf.concat([first, corner], axis=-2), tf.concat([above, second], axis=-2)
+    columns = [first, corner], [tf.zeros_like(above), second]
+    columns = [tf.concat(column, axis=-2) for column in columns]
     return tf.concat(columns, axis=-1)

@@ -1,6 +1,7 @@
 """Every argument, in every form that it may take, survives every way to copy and save."""
 
 import copy
+import inspect
 import json
 import pickle
 
@@ -120,8 +121,6 @@ def test_an_argument_survives_every_way_to_copy_an_optimizer(argument, form):
 
 
 def test_all_arguments_were_tried():
-    import inspect
-
     names = set(inspect.signature(ProxProp.__init__).parameters) - {"self", "kwargs"}
     assert names == set(FORMS)
 

@@ -36,9 +36,9 @@ def operations(layer, optimizer, count):
 # 175.)
 LIMITS = {
     ("dense", "memory"): (270, 550),
-    ("dense", "no-memory"): (560, 735),
+    ("dense", "no-memory"): (560, 705),
     ("conv", "memory"): (340, 600),
-    ("conv", "no-memory"): (730, 780),
+    ("conv", "no-memory"): (730, 750),
     ("norm", "memory"): (340, 300),
 }
 

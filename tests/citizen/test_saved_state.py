@@ -125,6 +125,7 @@ WAYS_OF_EACH = [
 ]
 
 
+@pytest.mark.filterwarnings("error:Skipping")
 @pytest.mark.parametrize(
     "way, name, option", WAYS_OF_EACH, ids=["-".join(case) for case in WAYS_OF_EACH]
 )

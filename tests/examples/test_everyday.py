@@ -16,7 +16,7 @@ from parts import (
     everyday_task,
     results,
 )
-from parts.everyday_report import report
+from parts.everyday_report import curve, report
 from parts.everyday_run import points, train
 from parts.everyday_tasks import TASKS
 
@@ -219,9 +219,10 @@ def test_seconds_are_steps_times_what_a_step_takes_with_all_in_turns(tmp_path, m
         ("adam", 2.0),
         ("lion", 2.0),
     ]
-    row = {"curve": "0 0 1.5; 10 7.5 0.25"}
-    assert everyday.timed(row, 2.0) == {"curve": "0 0 1.5; 10 0.02 0.25"}
-    assert everyday.timed(row, None) == row
+    row = {"curve": "0 0 1.5; 10 7.5 0.25", "milliseconds": None}
+    start, end = {"step": 0, "seconds": 0, "loss": 1.5}, {"step": 10, "loss": 0.25}
+    assert curve(row | {"milliseconds": 2.0}) == [start, end | {"seconds": 0.02}]
+    assert curve(row) == [start, end | {"seconds": 7.5}]
 
 
 def test_every_contender_makes_an_optimizer_of_a_rate_and_of_a_schedule():
