@@ -36,9 +36,12 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
             tau,
         )
         damped.append(was_damped)
+        # One tensor for all weights, which tells that they have as many rows.
+        count = rows.count
         for member, parts in zip(problem.members, directions):
             for weight, part in zip(member.weights, parts):
-                sizes[variable_key(weight)] = member.size(weight, rows, of_step)
+                size = member.size(weight, rows, of_step)
+                sizes[variable_key(weight)] = dataclasses.replace(size, rows=count)
                 if variable_key(weight) in found:
                     _write(found, weight, tf.cast(part, weight.dtype))
 

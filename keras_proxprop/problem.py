@@ -167,3 +167,13 @@ def sizes_of_step(problems):
     # Normalizations, whose weights have one axis, are not counted.
     depth = sum(len(member.weights[0].shape) > 1 for member, _ in members)
     return {"labels": max(labels, default=1), "depth": max(depth, 1)}
+
+
+def row_counts(members):
+    """Returns `[(number of rows, rows per item)]` of the problems of a step.
+
+    Args:
+        members: what the `Plan` made of the forward pass.
+    """
+    implicit, explicit = Problem.of_step(members)
+    return [(rows.count, rows.per_item) for _, rows in implicit + explicit]

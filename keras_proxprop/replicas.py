@@ -5,6 +5,7 @@ side, so each replica makes a part from its right side and the matrix of all rep
 """
 
 import contextlib
+import math
 import threading
 
 import tensorflow as tf
@@ -59,23 +60,59 @@ def total(values):
 
 
 def total_count(count):
-    """Returns the sum of a number of rows: an int where it is the same int on all replicas."""
-    if in_sync() == 1:
-        return count
-    if isinstance(count, int):
-        if set(of_all_here(count)) == {count}:
-            return count * in_sync()
-    return total(tf.convert_to_tensor(count))
+    """Returns the sum of a number of rows over all replicas, as `total_counts` does."""
+    return total_counts([count])[0]
 
 
 def total_counts(counts):
-    """Returns what `total_count` returns, for every number of rows."""
-    if in_sync() == 1:
+    """Returns the sums of numbers of rows over all replicas, ints where all are ints.
+
+    Replicas of one process send each other nothing: numbers of rows are read from shapes,
+    which are in the memory of the host. Others send those that are not known before a step.
+    """
+    if in_sync() == 1 or not counts:
         return counts
-    if all(isinstance(count, int) for count in counts):
-        totals = {count: total_count(count) for count in dict.fromkeys(counts)}
-        return [totals[count] for count in counts]
-    return tf.unstack(total(tf.stack([tf.cast(count, tf.int32) for count in counts])))
+    own = {id(count) if tf.is_tensor(count) else count: count for count in counts}
+    totals = dict(zip(own, map(_total_here, of_all_here(list(own.values())))))
+    sent = [key for key, known in totals.items() if known is None]
+    if sent:
+        parts = tf.stack([tf.cast(own[key], tf.int32) for key in sent])
+        totals.update(zip(sent, tf.unstack(total(parts))))
+    return [totals[id(count) if tf.is_tensor(count) else count] for count in counts]
+
+
+def total_items(items, rows):
+    """Returns the number of items in the whole batch. It sends one number, or none.
+
+    Args:
+        items: number of items on this replica.
+        rows: function that returns `[(number of rows, rows per item)]` of all problems.
+
+    Returns:
+        The number, and a boolean tensor: whether every problem has that many rows per item on
+        all replicas. It is `None` where numbers of rows need not be sent.
+    """
+    known = _total_here(of_all_here([items])[0])
+    if known is not None:
+        return known, None
+    own = tf.cast(items, tf.int32)
+    alike = [tf.cast(count, tf.int32) == own * per_item for count, per_item in rows()]
+    own = tf.cast(own, tf.float32)
+    # A sum with one part that is not a number is none.
+    found = total(tf.where(tf.reduce_all(tf.stack(alike)), own, math.nan) if alike else own)
+    alike = ~tf.math.is_nan(found)
+    return cond(alike, lambda: found, lambda: total(own)), alike
+
+
+def _total_here(parts):
+    """Returns the sum of all replicas' numbers, `None` if not all are in this process."""
+    ints = all(isinstance(part, int) for part in parts)
+    if ints and len(set(parts)) == 1:
+        return parts[0] * in_sync()
+    if len(parts) < in_sync():
+        return None
+    with tf.device("CPU:0"):
+        return sum(parts) if ints else tf.add_n([tf.cast(part, tf.int32) for part in parts])
 
 
 def total_symmetric(matrices):
@@ -118,6 +155,8 @@ def around(count):
 
 def index():
     """Returns which of the replicas this one is, an int."""
+    if _number() == 1:
+        return 0
     context = tf.distribute.get_replica_context()
     return int(tf.get_static_value(context.replica_id_in_sync_group))
 

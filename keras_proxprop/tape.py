@@ -10,12 +10,14 @@ import tensorflow as tf
 from keras_proxprop import replicas, solvers
 from keras_proxprop.directions import replace_by_directions
 from keras_proxprop.exclude import Exclude
-from keras_proxprop.keras_seams.finite_step import all_finite, told_to_all
+from keras_proxprop.keras_seams.finite_step import all_finite
 from keras_proxprop.keras_seams.layers import layers_of, native
 from keras_proxprop.keras_seams.provenance import grant
 from keras_proxprop.keras_seams.recording import Recorder
 from keras_proxprop.memory.step import check_kept
+from keras_proxprop.optimizers.damped_steps import warn_damped
 from keras_proxprop.plan import Plan
+from keras_proxprop.problem import row_counts
 from keras_proxprop.solvers.solver import Solver
 from keras_proxprop.tau import Tau, check_tau
 from keras_proxprop.weights import variable_key
@@ -94,8 +96,10 @@ class ImplicitGradientTape(tf.GradientTape):
         # Whether this tape is making a gradient now, and whether it does so for a Jacobian.
         self.asked = self._jacobian = False
         self._damped: list = []
-        # Whether the loss and all that `gradient` returned are finite, else no step is made.
+        # Whether the loss and all that `gradient` returned are finite, on this replica.
         self.finite = tf.constant(True)
+        # What `replicas.total_items` returned, where the loss was made with it.
+        self._batch = None
         self._recorder = Recorder(model, self._block, self)
 
     def __enter__(self):
@@ -180,9 +184,9 @@ class ImplicitGradientTape(tf.GradientTape):
             self.finite = all_finite(
                 tf.nest.flatten([directions, target], expand_composites=True)
             )
-            self._plan.commit(self.finite)
-            directions = told_to_all(self.finite, directions)
-            grant(map(native, flat), directions, sizes, self.finite)
+            with replicas.apart(self._cross_replica == "mean"):
+                self._plan.commit(self.finite)
+            grant(map(native, flat), directions, sizes, self.finite, self._batch)
         return tf.nest.pack_sequence_as(sources, directions)
 
     def jacobian(self, *args, **kwargs):
@@ -203,6 +207,11 @@ class ImplicitGradientTape(tf.GradientTape):
         finally:
             # The notes on damping are tensors in the graph of a loop, out of reach from here.
             self._jacobian, self._damped = False, []
+
+    def _row_counts(self):
+        """Returns the number of rows of every problem, and how many an item has."""
+        with self.stop_recording():
+            return row_counts(self._plan.members(self._recorder))
 
     def _block(self, layer):
         """Returns the layer's block if this tape watches any of its weights, else `None`."""
@@ -234,13 +243,3 @@ class ImplicitGradientTape(tf.GradientTape):
                 "explicit steps only. `keras_proxprop.summary(model)` says why.",
                 stacklevel=4,
             )
-
-
-def warn_damped(what, stacklevel=3):
-    """Warns that steps were damped; `what` is the sentence's beginning."""
-    warnings.warn(
-        f"{what} damped: the inputs of some layer are so alike, or so different in scale, "
-        "that their Gram matrix cannot be inverted with this tau in float64. Scale the "
-        "inputs, or make tau smaller.",
-        stacklevel=stacklevel,
-    )

@@ -1,6 +1,7 @@
 """A step whose loss or directions are not finite is not made: it changes nothing."""
 
 import functools
+import math
 
 import tensorflow as tf
 
@@ -9,39 +10,41 @@ from keras_proxprop.rows.arrays import working_dtype
 
 
 def all_finite(tensors):
-    """Returns whether every entry of these tensors is finite, on every replica."""
-    tensors = [t.values if isinstance(t, tf.IndexedSlices) else t for t in tensors]
-    tensors = [tf.convert_to_tensor(t) for t in tensors if t is not None]
+    """Returns whether every entry of these tensors is finite."""
+    tensors = [tf.convert_to_tensor(_values(t)) for t in tensors if t is not None]
     tensors = [t for t in tensors if t.dtype.is_floating]
     # A sum takes one pass and no memory, and is not finite where an entry is not.
     sums = [tf.reduce_sum(tf.cast(t, working_dtype(t.dtype))) for t in tensors]
     kinds = {s.dtype: [t for t in sums if t.dtype == s.dtype] for s in sums}
     totals = [tf.math.is_finite(tf.add_n(kind)) for kind in kinds.values()]
-    finite = functools.reduce(tf.logical_and, totals) if totals else tf.constant(True)
-    if replicas.in_sync() == 1:
-        return finite
-    return replicas.total(tf.cast(~finite, "int32")) == 0
+    return functools.reduce(tf.logical_and, totals) if totals else tf.constant(True)
 
 
-def told_to_all(finite, directions):
-    """Returns directions that are finite on no replica if they are not finite on all.
+def finite_only_if(finite, directions):
+    """Returns directions of which one is not finite if `finite` does not hold.
 
-    Keras's `LossScaleOptimizer` looks at the directions of one replica only.
+    So their sum over replicas is not finite either, whatever others have.
     """
-    if replicas.in_sync() == 1:
-        return directions
     sizes = {
-        i: direction.shape.num_elements()
+        i: tf.convert_to_tensor(_values(direction)).shape.num_elements() or math.inf
         for i, direction in enumerate(directions)
-        if isinstance(direction, tf.Tensor) and direction.shape.is_fully_defined()
+        if direction is not None
     }
     if not sizes:
         return directions
-    # One direction that is not finite is enough.
+    # One direction is enough.
     smallest, directions = min(sizes, key=sizes.get), list(directions)
-    none = tf.constant(float("nan"), directions[smallest].dtype)
-    directions[smallest] = tf.where(finite, directions[smallest], none)
+    values = tf.convert_to_tensor(_values(directions[smallest]))
+    found = tf.where(finite, values, tf.constant(float("nan"), values.dtype))
+    if isinstance(directions[smallest], tf.IndexedSlices):
+        slices = directions[smallest]
+        found = tf.IndexedSlices(found, slices.indices, slices.dense_shape)
+    directions[smallest] = found
     return directions
+
+
+def _values(direction):
+    return direction.values if isinstance(direction, tf.IndexedSlices) else direction
 
 
 def step_if(finite, step, directions):
@@ -55,8 +58,9 @@ def step_if(finite, step, directions):
 
         tf.cond(strategy.experimental_local_results(finite)[0], apply, lambda: None)
 
-    context = tf.distribute.get_replica_context()
-    if tf.__internal__.distribute.strategy_supports_no_merge_call() or context is None:
+    alone = replicas.in_sync() == 1
+    if tf.__internal__.distribute.strategy_supports_no_merge_call() or alone:
         tf.cond(finite, lambda: step(directions), lambda: None)
     else:
+        context = tf.distribute.get_replica_context()
         context.merge_call(across_replicas, args=(finite, directions))

@@ -16,17 +16,19 @@ _here = threading.local()
 
 
 @contextlib.contextmanager
-def shared_by_rows(count):
-    """Context in which this replica's losses are weighed by its number of rows.
+def shared_by_rows(count, rows):
+    """Context in which this replica's losses are weighed by its number of items.
 
     Args:
-        count: number of rows of the replica, an int, or a scalar tensor.
+        count: number of items on the replica, an int, or a scalar tensor.
+        rows: as in `replicas.total_items`, whose result the context yields.
     """
+    batch = None
     if replicas.in_sync() > 1:
-        whole = tf.cast(replicas.total_count(count), tf.float32)
-        _here.share = tf.cast(count, tf.float32) / whole
+        batch = replicas.total_items(count, rows)
+        _here.share = tf.cast(count, tf.float32) / tf.cast(batch[0], tf.float32)
     try:
-        yield
+        yield batch
     finally:
         _here.share = None
 

@@ -20,17 +20,18 @@ class _Note:
     """What is known of the directions that tapes made for one variable."""
 
     def __init__(self):
-        self.size = None
+        # By replica, with what is known of the whole batch.
+        self.sizes = {}
         # By replica: how many directions were made outside of graphs in the last round of
         # making and taking, and are not taken yet; and the replicas that have begun to take.
         self._left, self._taking = {}, set()
         # Graphs that made directions and took none. Their results cannot be recognized later.
         self._graphs = weakref.WeakSet()
 
-    def made(self, direction, size):
-        self.size = size
+    def made(self, direction, size, batch):
+        graphs, replica = _graphs(), replicas.index()
+        self.sizes[replica] = size, batch
         _notes(direction).append(self)
-        graphs, replica = _graphs(), _replica()
         self._graphs.update(graphs)
         if not graphs:
             if replica in self._taking:
@@ -47,7 +48,7 @@ class _Note:
             return found or not differentiated and self._any_left()
         if _graphs():
             return self._any_left()
-        known, replica = self in _notes(direction), _replica()
+        known, replica = self in _notes(direction), replicas.index()
         left = self._left.get(replica, 0)
         if not known and not left:
             return bool(self._graphs)
@@ -61,7 +62,7 @@ class _Note:
         return bool(self._graphs) or any(self._left.values())
 
 
-def grant(variables, directions, sizes, finite):
+def grant(variables, directions, sizes, finite, batch=None):
     """Notes that a tape made these directions.
 
     Args:
@@ -69,12 +70,21 @@ def grant(variables, directions, sizes, finite):
         directions: a tensor, or `None`, for each.
         sizes: `{id of a variable: ProblemSize}`, of those that are in a problem.
         finite: whether all directions and the loss are finite, a boolean tensor.
+        batch: what `replicas.total_items` returned. Defaults to `None`: it was not asked.
     """
     for variable, direction in zip(variables, directions):
         if isinstance(variable, tf.Variable) and direction is not None:
             if not hasattr(variable, "_proxprop_note"):
                 variable._proxprop_note = _Note()
-            variable._proxprop_note.made(_values(direction), sizes.get(id(variable)))
+            size = sizes.get(id(variable))
+            variable._proxprop_note.made(_values(direction), size, batch)
+    note_finite(directions, finite)
+
+
+def note_finite(directions, finite):
+    """Notes whether all of a step is finite, a boolean tensor, on its directions."""
+    for direction in directions:
+        if direction is not None:
             _values(direction)._proxprop_finite = finite
 
 
@@ -110,15 +120,32 @@ def sizes_of(variables):
 
     The sizes count the rows of all replicas.
     """
-    notes = [getattr(native(v), "_proxprop_note", None) for v in variables]
-    sizes = [note and note.size for note in notes]
-    rows = [size and size.rows for size in sizes]
-    rows = [count if _is_reachable(count) else None for count in rows]
-    known = [count for count in rows if count is not None]
-    if known:
-        totals = iter(replicas.total_counts(known))
-        rows = [None if count is None else next(totals) for count in rows]
+    notes = [getattr(native(v), "_proxprop_note", _Note()) for v in variables]
+    noted = [note.sizes.get(replicas.index(), (None, None)) for note in notes]
+    sizes = [size for size, _ in noted]
+    known = [
+        bool(size and size.rows is not None and _is_reachable(size.rows)) for size in sizes
+    ]
+    counted = [size for size, is_known in zip(sizes, known) if is_known]
+    totals = iter(_totals(counted, [batch for _, batch in noted if batch]))
+    rows = [next(totals) if is_known else None for is_known in known]
     return [size and dataclasses.replace(size, rows=count) for size, count in zip(sizes, rows)]
+
+
+def _totals(sizes, batches):
+    """Returns the numbers of rows of problems on all replicas."""
+
+    def told():
+        return replicas.total_counts([size.rows for size in sizes])
+
+    items, alike = next(iter(batches), (None, None))
+    if alike is None or not _is_reachable(alike):
+        return told()
+
+    def by_items():
+        return [items * size.per_item for size in sizes]
+
+    return replicas.cond(alike, by_items, lambda: [tf.cast(n, tf.float32) for n in told()])
 
 
 def _is_reachable(value):
@@ -162,11 +189,6 @@ def _notes(tensor):
 
 def _values(direction):
     return direction.values if isinstance(direction, tf.IndexedSlices) else direction
-
-
-def _replica():
-    context = tf.distribute.get_replica_context()
-    return 0 if context is None else str(context.replica_id_in_sync_group)
 
 
 def _graphs():

@@ -20,15 +20,19 @@ def cond_around_replicas(condition, true_fn, false_fn):
     return branches.result
 
 
-def of_all_here(value):
-    """Returns the values of all replicas of this worker, each of which has to call this."""
+def of_all_here(values):
+    """Returns for every value a tuple: those of all replicas of this process, each of which
+    has to call this. Where replicas cannot meet the tuple holds this replica's own only."""
     if tf.__internal__.distribute.strategy_supports_no_merge_call():
-        return (value,)
+        return [(value,) for value in values]
 
-    def merged(strategy, value):
-        return strategy.experimental_local_results(value)
+    def merged(strategy, values):
+        number = len(strategy.extended.worker_devices)
+        found = map(strategy.experimental_local_results, values)
+        # One value may be the same for all replicas.
+        return [tuple(parts) * (number // len(parts)) for parts in found]
 
-    return tf.distribute.get_replica_context().merge_call(merged, args=(value,))
+    return tf.distribute.get_replica_context().merge_call(merged, args=(values,))
 
 
 class _Branches:

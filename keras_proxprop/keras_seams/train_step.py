@@ -33,7 +33,7 @@ def train_step(model, data, proxprop):
     batch_size = size(next(i for i in tf.nest.flatten(x) if i is not None), 0)
     with ImplicitGradientTape(model, **explanation.step_arguments(model, proxprop)) as tape:
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
-        with shared_by_rows(batch_size):
+        with shared_by_rows(batch_size, tape._row_counts) as tape._batch:
             loss = model._compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
             )
@@ -46,11 +46,12 @@ def train_step(model, data, proxprop):
         loss = model.optimizer.scale_loss(loss)
     weights = model.trainable_weights
     if weights:
-        model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        with proxprop._agreed(tape.gradient(loss, weights)) as (directions, finite):
+            model.optimizer.apply_gradients(zip(directions, weights))
         explanation.say(proxprop)
-        proxprop.damped_steps.count(tape.damped & tape.finite)
+        proxprop.damped_steps.count(tape.damped & finite)
         if statistics:
-            step_if(~tape.finite, lambda values: _assign(statistics, values), before)
+            step_if(~finite, lambda values: _assign(statistics, values), before)
     else:
         warnings.warn("The model does not have any trainable weights.", stacklevel=1)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)

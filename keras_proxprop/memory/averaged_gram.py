@@ -162,11 +162,12 @@ def refresh(states, rows, step, tau, memory):
     # A smaller step count than before means that training has begun anew.
     due = (ages >= allowed) | (ages < 0)
     due = tf.reduce_any(due | (tf.stack([values[weight] for values in kept]) == 0))
-    own_counts = [tf.cast(each.count, tf.float64) for each in rows]
+    own_counts = [each.count for each in rows]
 
     def renewed():
         grams = replicas.total_symmetric([each.gram() for each in rows])
-        counts = replicas.total(own_counts)
+        counts = replicas.total_counts(own_counts)
+        counts = [tf.cast(count, tf.float64) for count in counts]
         passed = tf.cast(tf.maximum(ages, 1), tf.float64) / memory.refresh_every
         keep = tf.unstack(tf.constant(memory.decay, tf.float64) ** passed, len(kept))
         old = [[values[i] for i in (average, weight, number, last)] for values in kept]

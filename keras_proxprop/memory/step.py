@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_proxprop import replicas
 from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.memory.averaged_gram import KEPT, Averaged, refresh
 from keras_proxprop.memory.curvature_memory import CurvatureMemory
@@ -54,6 +55,9 @@ class StepMemory:
                 for variable, value in zip(own, new):
                     variable.assign(value)
 
+        # In steps without a refresh there is nothing that replicas would have to tell.
+        if replicas.in_sync() > 1:
+            finite = replicas.cond(due, lambda: replicas.every(finite), lambda: finite)
         step_if(due & finite, assign, values)
 
 

@@ -1,8 +1,8 @@
 """Counts the training steps that were damped, and warns of them."""
 
-import tensorflow as tf
+import warnings
 
-from keras_proxprop.tape import warn_damped
+import tensorflow as tf
 
 
 class DampedSteps:
@@ -26,3 +26,13 @@ class DampedSteps:
         if number > self._reported:
             warn_damped(f"{number - self._reported} training steps were", stacklevel=4)
         self._reported = number
+
+
+def warn_damped(what, stacklevel=3):
+    """Warns that steps were damped; `what` is the sentence's beginning."""
+    warnings.warn(
+        f"{what} damped: the inputs of some layer are so alike, or so different in scale, "
+        "that their Gram matrix cannot be inverted with this tau in float64. Scale the "
+        "inputs, or make tau smaller.",
+        stacklevel=stacklevel,
+    )

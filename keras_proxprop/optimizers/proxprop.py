@@ -199,14 +199,10 @@ class ProxProp(OptimizerWrapper):
         if not self.built and trainable_variables is not None:
             with keras.name_scope(self.name, caller=self):
                 self.build(trainable_variables)
-        inside = self.inner_optimizer, *getattr(self, "optimizers", ())
-        with sizes_known(inside, variables, lambda: provenance.sizes_of(variables)):
+        known = sizes_known(self._inside, variables, lambda: provenance.sizes_of(variables))
+        with known, self._agreed(grads) as (grads, finite):
             # The formula of the step is the inner optimizer's, with directions for gradients.
-            step_if(
-                provenance.are_finite(grads),
-                lambda grads: self.inner_optimizer.apply(grads, trainable_variables),
-                grads,
-            )
+            step_if(finite, lambda grads: self._step(grads, trainable_variables), grads)
 
     @property
     def _kept(self):

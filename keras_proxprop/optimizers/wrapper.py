@@ -7,7 +7,9 @@ import warnings
 import keras
 import numpy as np
 
+from keras_proxprop import replicas
 from keras_proxprop.keras_seams.optimizer_state import ForwardedState
+from keras_proxprop.keras_seams.sums import Sums, not_again
 from keras_proxprop.optimizers.schedule_free_adam import ScheduleFreeAdam
 
 
@@ -96,6 +98,7 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
             )
         super().__init__(learning_rate=0.0, name=name)
         self.keep_state_in(inner_optimizer)
+        self._sums = Sums()
 
     @property
     def learning_rate(self):
@@ -127,6 +130,24 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
     @property
     def variables(self):
         return self._first_variables + (self._kept.variables if self._kept else [])
+
+    @property
+    def _inside(self):
+        """The inner optimizer, and those in it if it is a `MultiOptimizer`."""
+        return self.inner_optimizer, *getattr(self, "optimizers", ())
+
+    @property
+    def _accumulates(self):
+        return any(getattr(each, "gradient_accumulation_steps", None) for each in self._inside)
+
+    def _agreed(self, directions):
+        """Context with what replicas agree upon before the step; see `Sums.of`."""
+        return self._sums.of(directions, self._accumulates)
+
+    def _step(self, directions, variables):
+        """Has the inner optimizer make its step with what replicas have agreed upon."""
+        with not_again(replicas.in_sync() > 1 and not self._accumulates):
+            self.inner_optimizer.apply(directions, variables)
 
     def __dir__(self):
         # Keras would save what it finds here once more, beside this optimizer's variables.

@@ -157,14 +157,18 @@ def test_the_mean_of_replicas_is_exact_where_their_rows_are_alike():
     assert "equal" in python(SETUP + MEAN)
 
 
-ACCUMULATED = """
+GIVEN = """
+import ast
+import sys
+
+given = {sys.argv[1]: ast.literal_eval(sys.argv[2])}
 x = np.random.default_rng(0).normal(size=(19, 5)).astype("float32")
 
 
 def trained():
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((5,)), L.Dense(4, "tanh"), L.Dense(2)])
-    sgd = keras.optimizers.SGD(0.5, gradient_accumulation_steps=2)
+    sgd = keras.optimizers.SGD(0.5, **given)
     model.compile(ProxProp(sgd, memory=None, solver="cg"), "mse", jit_compile=False)
     model.fit(x, np.tanh(x[:, :2]), batch_size=8, epochs=4, shuffle=False, verbose=0)
     return weights_of(model)
@@ -178,5 +182,9 @@ print("equal")
 """
 
 
-def test_two_replicas_accumulate_directions_as_one_device_does():
-    assert "equal" in python(SETUP + ACCUMULATED)
+# Directions are longer than what they are clipped to.
+@pytest.mark.parametrize(
+    "argument, value", [("gradient_accumulation_steps", 2), ("global_clipnorm", 0.1)]
+)
+def test_two_replicas_accumulate_and_clip_directions_as_one_device_does(argument, value):
+    assert "equal" in python(SETUP + GIVEN, argument, value)

@@ -44,14 +44,15 @@ class Death(keras.callbacks.Callback):
 
 
 with strategy.scope():
-    layers = [L.Dense(6, "tanh", kernel_regularizer="l2"), L.Conv1D(3, 3, activation="tanh")]
+    layers = [L.Dense(6, "tanh", kernel_regularizer="l2"), L.LayerNormalization()]
+    layers += [L.Conv1D(3, 3, activation="tanh"), L.LSTM(3, return_sequences=True)]
     model = keras.Sequential([keras.Input((5, 4)), *layers, L.Dense(2)])
-    # By default the convolution has memory, and the layer before it has none.
+    # By default the convolution has memory, and the first layer has none. There are 21 steps.
     model.compile(ProxProp(), "mse", metrics=["mae"], jit_compile=False)
 callbacks = [keras.callbacks.BackupAndRestore(f"{folder}/backup{worker}")]
 if dies and worker == 1:
     callbacks.append(Death())
-model.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0, callbacks=callbacks)
+model.fit(x, y, batch_size=8, epochs=7, shuffle=False, verbose=0, callbacks=callbacks)
 loss = model.evaluate(x, y, batch_size=8, verbose=0)
 np.savez(f"{folder}/{worker}.npz", *weights_of(model), loss)
 """

@@ -95,6 +95,11 @@ def test_an_optimizer_keeps_its_state_under_the_names_that_a_wrapper_forwards():
     assert list(optimizer._trainable_variables_indices.values()) == [0, 1]
 
 
+def test_an_optimizer_adds_up_over_replicas_in_a_method_that_can_be_exchanged():
+    step = inspect.getsource(keras.optimizers.Optimizer._backend_update_step)
+    assert "self._all_reduce_sum_gradients(grads_and_vars)" in step
+
+
 @pytest.mark.skipif(not MULTI_OPTIMIZER, reason="MultiOptimizer came with Keras 3.15")
 def test_a_multi_optimizer_keeps_the_function_that_chooses():
     chosen = keras.optimizers.OptimizerMap(keras.optimizers.Adam())
