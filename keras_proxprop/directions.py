@@ -40,8 +40,7 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
         count = rows.count
         for member, parts in zip(problem.members, directions):
             for weight, part in zip(member.weights, parts):
-                size = member.size(weight, rows, of_step)
-                sizes[variable_key(weight)] = dataclasses.replace(size, rows=count)
+                sizes[variable_key(weight)] = member.size(weight, rows, count, of_step)
                 if variable_key(weight) in found:
                     _write(found, weight, tf.cast(part, weight.dtype))
 

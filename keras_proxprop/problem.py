@@ -34,18 +34,19 @@ class Member:
         inputs = tuple(id(use.inputs) for use in self.uses)
         return self.block.row_key, len(self.weights), inputs
 
-    def size(self, weight, rows, of_step):
+    def size(self, weight, rows, count, of_step):
         """Returns the `ProblemSize` of one of the weights.
 
         Args:
             weight: one of `weights`.
             rows: `Rows` of the weight's problem.
+            count: their number.
             of_step: what `sizes_of_step` returned.
         """
         shape = self.block.matrix_shape(weight, rows)
         lookup = isinstance(rows, OneHotRows)
         implicit = self.why is None
-        return ProblemSize(rows.count, rows.per_item, *shape, implicit, lookup, **of_step)
+        return ProblemSize(count, rows.per_item, *shape, implicit, lookup, **of_step)
 
 
 class Problem:

@@ -112,7 +112,8 @@ def are_finite(directions):
     noted = [getattr(_values(d), "_proxprop_finite", None) for d in directions]
     if not all(flag is not None and _is_reachable(flag) for flag in noted):
         return all_finite(directions)
-    return tf.reduce_all(tf.stack(list({id(flag): flag for flag in noted}.values())))
+    flags = list({id(flag): flag for flag in noted}.values())
+    return flags[0] if len(flags) == 1 else tf.reduce_all(tf.stack(flags))
 
 
 def sizes_of(variables):

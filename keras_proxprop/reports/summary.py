@@ -200,7 +200,7 @@ def _member_reports(plan, recorder, proxprop, batch_known, replicas):
             variable = variable_of(member.weights[0])
             optimizer = optimizer_of(proxprop.inner_optimizer, variable)
             if isinstance(optimizer, KnowsSizes):
-                size = member.size(member.weights[0], rows, of_step)
+                size = member.size(member.weights[0], rows, rows.count, of_step)
                 # Outside of the graph that the layers are recorded in.
                 with tf.init_scope():
                     own["rate"] = float(optimizer.factor(size, variable))
