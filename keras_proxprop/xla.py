@@ -4,6 +4,7 @@ import functools
 
 import tensorflow as tf
 
+from keras_proxprop import devices
 from keras_proxprop.keras_seams.xla_context import is_compiled_by_xla
 from keras_proxprop.rows.arrays import size
 
@@ -51,11 +52,14 @@ def traced_once(function):
     and to keep. Sizes are left open, so that all layers share it; arguments that are no
     tensors are constants of the trace.
     """
-    # Otherwise TensorFlow inlines the body at every call before it runs or compiles anything:
-    # one trace, but as much to optimize and to keep as with many.
-    shared = tf.function(
-        function, autograph=False, experimental_attributes={"_noinline": True}
-    )
+
+    @functools.cache
+    def shared(rounds_products, has_gpu):
+        # Otherwise TensorFlow inlines the body at every call before it runs or compiles
+        # anything: one trace, but as much to optimize and to keep as with many.
+        return tf.function(
+            function, autograph=False, experimental_attributes={"_noinline": True}
+        )
 
     @functools.wraps(function)
     def call(*args):
@@ -63,6 +67,8 @@ def traced_once(function):
             tf.TensorSpec([None] * len(arg.shape), arg.dtype) if tf.is_tensor(arg) else arg
             for arg in args
         ]
-        return shared.get_concrete_function(*kinds)(*filter(tf.is_tensor, args))
+        # What it becomes depends on both.
+        own = shared(devices.rounds_products(), devices.has_gpu())
+        return own.get_concrete_function(*kinds)(*filter(tf.is_tensor, args))
 
     return call

@@ -5,7 +5,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_proxprop import replicas, xla
+from keras_proxprop import replicas, tf32, xla
 from keras_proxprop.memory.inverses import inverses_of
 from keras_proxprop.memory.stacks import axes_of_each, in_stacks, per_matrix
 from keras_proxprop.solvers import price
@@ -99,12 +99,12 @@ class Kept(Solver):
         inverse = tf.convert_to_tensor(self._inverse)
         if form == "after":
             gradient = tf.concat(add(rows.multiply_transposed(d), rest), axis=0)
-            p = rows.side_by_side(tf.matmul(inverse, rows.by_group(gradient)))
+            p = rows.side_by_side(tf32.matmul(inverse, rows.by_group(gradient)))
         else:
             a = rows.matrix().with_ones()
-            p = tf.matmul(tf.matmul(a, inverse), d, transpose_a=True)
+            p = tf32.matmul(tf32.matmul(a, inverse), d, transpose_a=True)
             if rest is not None:
-                p += tf.matmul(inverse, tf.concat(rest, axis=0))
+                p += tf32.matmul(inverse, tf.concat(rest, axis=0))
         return rows.split(p), tf.constant(False)
 
 

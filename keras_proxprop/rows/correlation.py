@@ -21,6 +21,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_proxprop import tf32
 from keras_proxprop.rows.arrays import pad, size
 from keras_proxprop.rows.self_correlation import correlate_with_itself
 
@@ -95,7 +96,8 @@ def _windowed(x, axes, correlated):
         return result
     ends = tf.concat(_strips(x, axis, position + 1), axis=-1)
     terms = _unfold(_windowed(ends, rest, correlated), axis.groups, position)
-    lost = tf.tensordot(tf.constant(_ends(axis), x.dtype), terms, [[2], [position]])
+    lose = tf.constant(_ends(axis), x.dtype)
+    lost = tf32.selected(lambda part: tf.tensordot(lose, part, [[2], [position]]), terms)
     order = list(range(2, position + 2)) + [0, 1] + list(range(position + 2, len(lost.shape)))
     return result - tf.transpose(lost, order)
 

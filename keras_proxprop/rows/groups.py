@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_proxprop import tf32
 from keras_proxprop.rows.arrays import size
 from keras_proxprop.rows.base import Rows
 from keras_proxprop.rows.matrix import MatrixRows
@@ -29,11 +30,11 @@ class GroupedRows(Rows):
         return size(self.x, 1)
 
     def multiply(self, direction):
-        product = self.side_by_side(tf.matmul(self.x, self.by_group(direction[0])))
+        product = self.side_by_side(tf32.matmul(self.x, self.by_group(direction[0])))
         return product + direction[1] if self.bias else product
 
     def multiply_transposed(self, d):
-        kernel = self.side_by_side(tf.matmul(self.x, self.by_group(d), transpose_a=True))
+        kernel = self.side_by_side(tf32.matmul(self.x, self.by_group(d), transpose_a=True))
         return self._with_bias(kernel, d)
 
     def trace(self):
@@ -41,7 +42,7 @@ class GroupedRows(Rows):
 
     def gram(self):
         a = tf.concat([self.x, tf.ones_like(self.x[..., :1])], -1) if self.bias else self.x
-        return tf.matmul(a, a, transpose_a=True)
+        return tf32.with_itself(a, transpose_a=True)
 
     def cast(self, dtype):
         return GroupedRows(tf.cast(self.x, dtype), self.bias, self.per_item)

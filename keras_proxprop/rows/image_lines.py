@@ -22,6 +22,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_proxprop import tf32
+
 # What writing one number costs, in multiply-adds of a matrix product. Measured on two cores.
 WRITE = 100
 # Lines of more windows than this are cut into equal pieces of at most this many windows, since
@@ -145,7 +147,7 @@ class ImageLineProducts:
             upper = np.array([lines for (lines, _), _ in alike]) - self.lines.low
             below = [[distance * self.lines.dilation] for (_, distance), _ in alike]
             products.append(
-                tf.matmul(_take(x, upper), _take(x, upper + below), transpose_a=True)
+                tf32.matmul(_take(x, upper), _take(x, upper + below), transpose_a=True)
             )
         sizes = self.groups, self.lines.taps, self.width.taps, self.channels
         features = math.prod(sizes[1:])
@@ -156,9 +158,9 @@ class ImageLineProducts:
             [self.groups, -1, self.pixels, self.channels, self.pixels, self.channels],
         )
         along = tf.constant(self._along_the_diagonals(), images.dtype)
-        products = tf.einsum("gmpcqe,pqkl->gmkcle", products, along)
+        products = _selected("gmpcqe,pqkl->gmkcle", products, along)
         places = tf.constant(self._places(terms), images.dtype)
-        half = tf.einsum("gmkcle,mij->gikcjle", products, places)
+        half = _selected("gmkcle,mij->gikcjle", products, places)
         half = tf.reshape(half, [self.groups, features, features])
         return half + tf.linalg.matrix_transpose(half)
 
@@ -197,6 +199,10 @@ class ImageLineProducts:
             for tap in taps:
                 place[tap, tap + distance] = 1 if distance else 0.5
         return places
+
+
+def _selected(equation, x, zeros_and_ones):
+    return tf32.selected(lambda part: tf.einsum(equation, part, zeros_and_ones), x)
 
 
 def _number_of_lines(term):

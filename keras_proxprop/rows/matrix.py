@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_proxprop import replicas
+from keras_proxprop import replicas, tf32
 from keras_proxprop.rows.arrays import border, nominal_product, size
 from keras_proxprop.rows.base import Rows
 
@@ -20,18 +20,18 @@ class MatrixRows(Rows):
         return size(self.x, 0)
 
     def multiply(self, direction):
-        product = tf.matmul(self.x, direction[0])
+        product = tf32.matmul(self.x, direction[0])
         return product + direction[1] if self.bias else product
 
     def multiply_transposed(self, d):
-        kernel = tf.matmul(self.x, d, transpose_a=True)
+        kernel = tf32.matmul(self.x, d, transpose_a=True)
         return self._with_bias(kernel, d)
 
     def trace(self):
         return tf.reduce_sum(self.x**2) + self._ones()
 
     def gram(self):
-        gram = tf.matmul(self.x, self.x, transpose_a=True)
+        gram = tf32.with_itself(self.x, transpose_a=True)
         if not self.bias:
             return gram
         sums = tf.reduce_sum(self.x, axis=0, keepdims=True)
@@ -39,7 +39,7 @@ class MatrixRows(Rows):
 
     def outer(self):
         """Returns `AAᵀ`, `[count, count]`."""
-        outer = tf.matmul(self.x, self.x, transpose_b=True)
+        outer = tf32.with_itself(self.x, transpose_b=True)
         return outer + 1 if self.bias else outer
 
     def with_ones(self):

@@ -5,7 +5,7 @@ import math
 
 import tensorflow as tf
 
-from keras_proxprop import xla
+from keras_proxprop import tf32, xla
 from keras_proxprop.rows import correlation
 from keras_proxprop.rows.arrays import border, size
 from keras_proxprop.rows.base import Rows
@@ -78,7 +78,8 @@ class PatchRows(Rows):
         return size(self.images, 0) * math.prod(self.grid)
 
     def multiply(self, direction):
-        product = self._convolve(self.images, self._filters(direction[0]))
+        kernel = self._filters(direction[0])
+        product = tf32.product(self._convolve, self.images, kernel)
         product = tf.reshape(product, [-1, product.shape[-1]])
         return product + direction[1] if self.bias else product
 
@@ -107,7 +108,7 @@ class PatchRows(Rows):
             gram = self._products.gram(self.images)[0]
         else:
             patches = self.matrix().x
-            gram = tf.matmul(patches, patches, transpose_a=True)
+            gram = tf32.with_itself(patches, transpose_a=True)
         if not self.bias:
             return gram
         total = tf.reduce_sum(self.images, axis=0, keepdims=True)
@@ -174,11 +175,14 @@ class PatchRows(Rows):
             images = tf.pad(self.images, self._paddings())
             kernel = xla.filter_gradient(images, d, g.kernel_size, g.dilation, g.strides)
             return tf.reshape(kernel, [-1, columns])
-        patch = math.prod(g.kernel_size) * self.images.shape[-1] // self.groups
-        kernel = tf.zeros([patch, columns], self.dtype)
+        return tf32.product(self._filter_gradient, self.images, d)
+
+    def _filter_gradient(self, images, d):
+        patch = math.prod(self.geometry.kernel_size) * images.shape[-1] // self.groups
+        kernel = tf.zeros([patch, d.shape[-1]], self.dtype)
         with tf.GradientTape() as tape:
             tape.watch(kernel)
-            z = self._convolve(self.images, self._filters(kernel))
+            z = self._convolve(images, self._filters(kernel))
         return tape.gradient(z, kernel, output_gradients=d)
 
     def _pads(self, axis):

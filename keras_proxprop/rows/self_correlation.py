@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_proxprop import xla
+from keras_proxprop import tf32, xla
 from keras_proxprop.rows.arrays import pad, size
 
 # TensorFlow's filter gradient adds up all positions one after the other in float32. Over
@@ -29,7 +29,7 @@ def correlate_with_itself(x, axes):
     channels = x.shape[-1]
     if not axes:
         flat = tf.reshape(x, [-1, channels])
-        return tf.matmul(flat, flat, transpose_a=True)
+        return tf32.with_itself(flat, transpose_a=True)
     for a, axis in enumerate(axes):
         x = _phases_to_batch(x, axis.dilation, a + 1)
     parts = _parts(x, 1 if xla.for_cpu() else _number_of_parts(x))
@@ -58,7 +58,11 @@ def _half_correlation(x, axes):
     offsets = [axes[0].taps] + [axis.offsets for axis in axes[1:]]
     padded = tf.pad(x, [[0, 0], *reach, [0, 0]])
     filter_gradient = xla.filter_gradient if xla.for_cpu() else _filter_gradient
-    return tf.linalg.matrix_transpose(filter_gradient(padded, x, offsets))
+
+    def correlation(padded, x):
+        return filter_gradient(padded, x, offsets)
+
+    return tf.linalg.matrix_transpose(tf32.product(correlation, padded, x))
 
 
 def _phases_to_batch(x, dilation, dim):

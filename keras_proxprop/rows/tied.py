@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_proxprop import replicas
+from keras_proxprop import replicas, tf32
 from keras_proxprop.rows.base import Rows
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.rows.one_hot import OneHotRows
@@ -79,7 +79,7 @@ class TiedRows(Rows):
             parts = self._lookups.multiply_transposed(tf.concat(of_lookups, 0))
         if of_states:
             h = self._states(d.dtype)
-            dense = tf.matmul(tf.concat(of_states, 0), h, transpose_a=True)
+            dense = tf32.matmul(tf.concat(of_states, 0), h, transpose_a=True)
             parts = [dense + tf.convert_to_tensor(part) for part in parts] or [dense]
         return parts
 
@@ -117,11 +117,11 @@ class TiedRows(Rows):
             curvature = shift + tf.cast(curvatures, dtype)
 
             def solve(right):
-                return tf.matmul(tf.matmul(right, q) / curvature, q, transpose_b=True)
+                return tf32.matmul(tf32.matmul(right, q) / curvature, q, transpose_b=True)
 
             p = solve(gradient)
             # On CPU, XLA's eigenvectors have seven correct digits, even in float64.
-            p += solve(gradient - shift * p - tf.matmul(p, tf.cast(gram, dtype)))
+            p += solve(gradient - shift * p - tf32.matmul(p, tf.cast(gram, dtype)))
             return tf.cast(p, d.dtype)
 
         if d.dtype == tf.float64:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import replicas
+from keras_proxprop import replicas, tf32
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
@@ -63,7 +63,7 @@ class ConjugateGradient(Solver):
             return replicas.total(tf.concat(image, axis=0)) + shift * p
 
         def by_gram(p):
-            return rows.side_by_side(tf.matmul(gram, rows.by_group(p))) + shift * p
+            return rows.side_by_side(tf32.matmul(gram, rows.by_group(p))) + shift * p
 
         if form == "dual":
             matrix, d = rows.matrix().of_all_replicas(), replicas.gathered(d)
@@ -137,8 +137,8 @@ def dual_conjugate_gradient(rows, d, shift, rest, iterations):
     def product(u):
         """Returns `K u`."""
         if rest is None:
-            return tf.matmul(gram, u)
-        above = tf.matmul(gram, u[:-1]) + border * u[-1:]
+            return tf32.matmul(gram, u)
+        above = tf32.matmul(gram, u[:-1]) + border * u[-1:]
         below = tf.reduce_sum(border * u[:-1], 0, keepdims=True) + corner * u[-1:]
         return tf.concat([above, below], axis=0)
 

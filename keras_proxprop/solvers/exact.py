@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_proxprop import replicas
+from keras_proxprop import replicas, tf32
 from keras_proxprop.arguments import check_choice
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.factorization import solution
@@ -159,7 +159,7 @@ class _Dual:
         # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve takes the side with fewer columns. That side is
         # split, and not the product, since a copy of a direction is as large as the weights.
         parts = rows.split_columns(inverse(rows.with_ones()))
-        return add([tf.matmul(part, d, transpose_a=True) for part in parts], rest)
+        return add([tf32.matmul(part, d, transpose_a=True) for part in parts], rest)
 
 
 def add(direction, rest):

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_proxprop import replicas, xla
+from keras_proxprop import devices, replicas, tf32, xla
 from keras_proxprop.solvers.inverse_factor import inverse_factor
 
 # By how much a float32 inverse may differ from the rows, in the direction it amplifies most.
@@ -22,6 +22,10 @@ _DAMPING = 1e-8
 # as much, and so on, where rounding has left it indefinite all the same.
 _FLOOR = 1e-5
 _FLOORS = 4
+# Up to this condition number an inverse that is made in float32 changes directions by no more
+# than a thousandth, or three times as much as the products with it do: measured for thirteen
+# Gram matrices, each with two shifts. A Newton step makes directions worse, not better.
+_CONDITION = 1.5e4
 
 
 _shared_inverse_factor = xla.traced_once(inverse_factor)
@@ -124,19 +128,32 @@ def _most_amplified(factor, diagonal):
     for _ in range(_ITERATIONS):
         x = _apply(scaled, x)
         x /= tf.norm(x, axis=-2, keepdims=True)
-    z = tf.matmul(scaled, x)
-    return tf.matmul(factor, z, transpose_a=True), tf.reduce_sum(z**2, axis=-2)
+    z = tf32.matmul(scaled, x)
+    return tf32.matmul(factor, z, transpose_a=True), tf.reduce_sum(z**2, axis=-2)
 
 
 def floored_inverse(gram, shift, times):
     """Returns `(G + shift I)⁻¹` of every matrix of a stack, with the diagonal of `G` a little
-    raised, and which of them needed more than that, `[...]`.
+    raised, and which of them needed more than that, `[...]`. It is made in float64, on a GPU
+    only where float32 does not suffice.
 
     Args:
         gram: symmetric `G`, `[..., n, n]`, positive semidefinite up to rounding.
         shift: positive tensor, broadcast to `[..., n]`.
         times: how often a matrix is halved: see `halvings`.
     """
+    if gram.dtype == tf.float64 or not devices.has_gpu():
+        return _floored_in_float64(gram, shift, times)
+    factor, trusted = inverse_factor(gram, shift, _FLOOR, times, _CONDITION)
+    inverse = tf32.with_itself(factor, transpose_a=True)
+    return tf.cond(
+        trusted,
+        lambda: (inverse, tf.fill(tf.shape(gram)[:-2], False)),
+        lambda: _floored_in_float64(gram, shift, times),
+    )
+
+
+def _floored_in_float64(gram, shift, times):
     gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)
 
     def attempt(floor, _, tries, __):
@@ -185,5 +202,5 @@ def _apply(factor, right):
     """Returns `WᵀW right`."""
     n, columns = right.shape[-2:]
     if columns <= _PROBES or (n is not None and columns < n):
-        return tf.matmul(factor, tf.matmul(factor, right), transpose_a=True)
-    return tf.matmul(tf.matmul(factor, factor, transpose_a=True), right)
+        return tf32.matmul(factor, tf32.matmul(factor, right), transpose_a=True)
+    return tf32.matmul(tf32.with_itself(factor, transpose_a=True), right)

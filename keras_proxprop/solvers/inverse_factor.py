@@ -4,18 +4,19 @@ import math
 
 import tensorflow as tf
 
-from keras_proxprop import xla
+from keras_proxprop import devices, tf32, xla
 
 # Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
 # thousandth of the solution; below the second, float64 may have.
 _SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
-# Triangular kernels use one core: halving a matrix three times leaves nearly all the work to
-# matrix products. Parts that are no larger than this are factorized whole.
+# A CPU's triangular kernels use one core: halving a matrix three times leaves nearly all the
+# work to matrix products. Parts that are no larger than this are factorized whole. On a GPU
+# a matrix is not halved: each half costs launches of its own.
 _LEAF = 64
 _HALVINGS = 3
 
 
-def inverse_factor(gram, shift, damping, times=None):
+def inverse_factor(gram, shift, damping, times=None, most=None):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether it can be trusted.
 
     Args:
@@ -24,6 +25,9 @@ def inverse_factor(gram, shift, damping, times=None):
         damping: likewise, after the matrix was scaled to unit diagonal.
         times: how often the matrix is halved: see `halvings`. Defaults to `None`: as its size
             says when it runs.
+        most: the largest condition number at which the factor can be trusted, of the matrix
+            scaled to unit diagonal, as its rows' sums and pivots bound it. Defaults to `None`:
+            the pivots alone decide.
     """
     diagonal = tf.linalg.diag_part(gram) + shift
     scale = tf.math.rsqrt(diagonal)
@@ -32,17 +36,25 @@ def inverse_factor(gram, shift, damping, times=None):
     inverse = inverse_cholesky(unit, times)
     pivots_inverted = tf.linalg.diag_part(inverse) ** 2
     # A failed factorization is NaN, for which this is false.
-    trusted = tf.reduce_all(pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype])
-    return inverse * scale[..., None, :], trusted
+    if most is None:
+        trusted = pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype]
+    else:
+        sums = tf.reduce_sum(tf.abs(unit), axis=-1)
+        trusted = pivots_inverted * tf.reduce_max(sums, axis=-1, keepdims=True) < most
+    return inverse * scale[..., None, :], tf.reduce_all(trusted)
 
 
 def halvings(n):
     """Returns how often an `n × n` matrix is halved before its parts are factorized."""
+    if devices.has_gpu():
+        return 0
     return min(_HALVINGS, max(0, math.ceil(math.log2(n / _LEAF))))
 
 
 def inverse_cholesky(matrix, times):
     """Returns the inverse of the Cholesky factor."""
+    if times is None and devices.has_gpu():
+        times = 0
     if times is None:
         large = tf.shape(matrix)[-1] > _LEAF
         return tf.cond(large, lambda: _shared(matrix, _HALVINGS), lambda: _whole(matrix))
@@ -68,10 +80,10 @@ def _by_halves(matrix, times, of_half):
     left, right = tf.split(matrix, sizes, axis=-1, num=2)
     upper, below = tf.split(left, sizes, axis=-2, num=2)
     first = of_half(upper, times - 1)
-    below = tf.matmul(below, first, transpose_b=True)
+    below = tf32.matmul(below, first, transpose_b=True)
     above, schur = tf.split(right, sizes, axis=-2, num=2)
-    second = of_half(schur - tf.matmul(below, below, transpose_b=True), times - 1)
-    corner = -tf.matmul(second, tf.matmul(below, first))
+    second = of_half(schur - tf32.with_itself(below, transpose_b=True), times - 1)
+    corner = -tf32.matmul(second, tf32.matmul(below, first))
     columns = [first, corner], [tf.zeros_like(above), second]
     columns = [tf.concat(column, axis=-2) for column in columns]
     return tf.concat(columns, axis=-1)

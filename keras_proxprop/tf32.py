@@ -1,0 +1,57 @@
+"""What TF32 asks for: float32 products of operands in two parts.
+
+Recent GPUs multiply float32 matrices and images in TF32, by TensorFlow's default and by XLA's:
+each operand is rounded to 10 bits of mantissa, where float32 has 23. A Gram matrix, or a
+direction that is made with its inverse, would be off by up to a tenth. So an operand is written
+as the sum of a large part, of 10 bits, and a small one. Products of large parts are not rounded,
+and the product of the small parts, which is left out, is less than 2⁻²² of the whole.
+"""
+
+import functools
+
+import tensorflow as tf
+
+from keras_proxprop import devices
+
+# Bits of float32's mantissa that TF32 leaves out.
+_DROPPED = 13
+
+
+def product(function, a, b):
+    """Returns `function(a, b)`, which is linear in each of its arguments and multiplies."""
+    if a.dtype != tf.float32 or not devices.rounds_products():
+        return function(a, b)
+    (a, small_a), (b, small_b) = _parts(a), _parts(b)
+    return function(a, b) + (function(a, small_b) + function(small_a, b))
+
+
+def matmul(a, b, **transposed):
+    """Returns what `tf.matmul` returns."""
+    return product(functools.partial(tf.matmul, **transposed), a, b)
+
+
+def with_itself(x, **transposed):
+    """Returns the product of a matrix, or of a stack, with its own transpose."""
+    if x.dtype != tf.float32 or not devices.rounds_products():
+        return tf.matmul(x, x, **transposed)
+    x, small = _parts(x)
+    mixed = tf.matmul(x, small, **transposed)
+    return tf.matmul(x, x, **transposed) + (mixed + tf.linalg.matrix_transpose(mixed))
+
+
+def selected(function, x):
+    """Returns `function(x)`, which adds up entries by products with zeros and ones."""
+    if x.dtype != tf.float32 or not devices.rounds_products():
+        return function(x)
+    large, small = _parts(x)
+    return function(large) + function(small)
+
+
+def _parts(x):
+    """Returns two tensors that add up to `x`; the first has no more bits than TF32."""
+    x = tf.convert_to_tensor(x)
+    bits = tf.bitcast(x, tf.int32)
+    # To the nearest: the parts that are left out would have one sign otherwise.
+    bits = tf.bitwise.bitwise_and(bits + (1 << (_DROPPED - 1)), -(1 << _DROPPED))
+    large = tf.bitcast(bits, tf.float32)
+    return large, x - large
