@@ -2,9 +2,9 @@
 
 Recent GPUs multiply float32 matrices and images in TF32, by TensorFlow's default and by XLA's:
 each operand is rounded to 10 bits of mantissa, where float32 has 23. A Gram matrix, or a
-direction that is made with its inverse, would be off by up to a tenth. So an operand is written
-as the sum of a large part, of 10 bits, and a small one. Products of large parts are not rounded,
-and the product of the small parts, which is left out, is less than 2⁻²² of the whole.
+direction that is made with its inverse, would be off by up to a tenth. So an operand is
+written as the sum of a large part, of 10 bits, and a small one. Products of large parts are
+not rounded. The product of the small parts is left out: it is less than 2⁻²² of the whole.
 """
 
 import functools
