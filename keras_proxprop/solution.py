@@ -42,7 +42,7 @@ def solve(problem, rows, d, rest, solver, tau):
                 value = _dot(u, add(new.multiply_transposed(d), rest))
                 if again.solves_with_rows:
                     value -= tf.reduce_sum(new.multiply(u) * new.multiply(p))
-                    value -= _dot(u, p) / tau.of(new)
+                    value -= _dot(u, p) * tau.shift(new)
             return [None] * len(direction) + tape.gradient(value, sources)
 
         return list(tensors[: len(direction)]), gradient

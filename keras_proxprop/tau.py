@@ -29,14 +29,28 @@ class Tau:
     value: typing.Any
 
     def of(self, rows):
-        """Returns the τ of one problem, a scalar tensor in the dtype of its `Rows`. "auto" is
-        computed from the rows of all replicas."""
-        is_auto = isinstance(self.value, str)
-        curvature = replicas.total(rows.trace()) / rows.features if is_auto else None
-        return self.at(curvature, rows.dtype)
+        """Returns the τ of one problem, a scalar tensor in the dtype of its `Rows`."""
+        return 1 / self.shift(rows)
 
-    def at(self, mean_curvature, dtype):
-        """Returns the τ of a Gram matrix, a scalar tensor.
+    def shift(self, rows, gram=None):
+        """Returns 1/τ of one problem, a scalar tensor in the dtype of its `Rows`. "auto" is
+        computed from the rows of all replicas.
+
+        Args:
+            rows: `Rows`.
+            gram: `AᵀA` or `AAᵀ` of all replicas, which have the same trace. Defaults to
+                `None`: it is not at hand.
+        """
+        if not isinstance(self.value, str):
+            trace = 0.0
+        elif gram is None or rows.estimates_trace:
+            trace = replicas.total(rows.trace())
+        else:
+            trace = tf.reduce_sum(tf.linalg.diag_part(gram)) / rows.groups
+        return self.shift_at(trace / rows.features, rows.dtype)
+
+    def shift_at(self, mean_curvature, dtype):
+        """Returns 1/τ for a Gram matrix, a scalar tensor.
 
         Args:
             mean_curvature: mean of the matrix's diagonal; used only where τ is "auto".
@@ -45,12 +59,12 @@ class Tau:
         value = self.value
         if isinstance(value, str):
             # Inputs of zeros have no curvature. Their direction is zero for every τ.
-            return 1 / (RELATIVE_SHIFT * mean_curvature + _TINY)
+            return RELATIVE_SHIFT * mean_curvature + _TINY
         # A Python float is not rounded to float32 first.
         if isinstance(value, float):
-            return tf.constant(value, dtype)
+            return tf.constant(1 / value, dtype)
         # A schedule may fall below the smallest τ.
-        return tf.maximum(tf.cast(value, dtype), tf.constant(_SMALLEST, dtype))
+        return 1 / tf.maximum(tf.cast(value, dtype), tf.constant(_SMALLEST, dtype))
 
     @property
     def tensor(self):

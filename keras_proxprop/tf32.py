@@ -7,8 +7,6 @@ written as the sum of a large part, of 10 bits, and a small one. Products of lar
 not rounded. The product of the small parts is left out: it is less than 2⁻²² of the whole.
 """
 
-import functools
-
 import tensorflow as tf
 
 from keras_proxprop import devices
@@ -25,9 +23,14 @@ def product(function, a, b):
     return function(a, b) + (function(a, small_b) + function(small_a, b))
 
 
-def matmul(a, b, **transposed):
+def matmul(a, b, transpose_a=False, transpose_b=False):
     """Returns what `tf.matmul` returns."""
-    return product(functools.partial(tf.matmul, **transposed), a, b)
+    if a.dtype == tf.float32 and devices.rounds_products():
+        # One product that adds up three times as much: fewer kernels to launch.
+        (a, small_a), (b, small_b) = _parts(a), _parts(b)
+        a = tf.concat([a, a, small_a], axis=-2 if transpose_a else -1)
+        b = tf.concat([b, small_b, b], axis=-1 if transpose_b else -2)
+    return tf.matmul(a, b, transpose_a, transpose_b)
 
 
 def with_itself(x, **transposed):

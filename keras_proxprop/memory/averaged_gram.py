@@ -99,13 +99,16 @@ class Kept(Solver):
         inverse = tf.convert_to_tensor(self._inverse)
         if form == "after":
             gradient = tf.concat(add(rows.multiply_transposed(d), rest), axis=0)
-            p = rows.side_by_side(tf32.matmul(inverse, rows.by_group(gradient)))
+            p = rows.split(rows.side_by_side(tf32.matmul(inverse, rows.by_group(gradient))))
         else:
-            a = rows.matrix().with_ones()
-            p = tf32.matmul(tf32.matmul(a, inverse), d, transpose_a=True)
+            # The inverse amplifies what is lost of `A`, and nothing of `D`. That side is
+            # split, since a copy of a direction is as large as the weights.
+            a = rows.matrix()
+            parts = a.split_columns(tf32.matmul(a.with_ones(), inverse))
+            p = [tf.matmul(part, d, transpose_a=True) for part in parts]
             if rest is not None:
-                p += tf32.matmul(inverse, tf.concat(rest, axis=0))
-        return rows.split(p), tf.constant(False)
+                p = add(p, rows.split(tf32.matmul(inverse, tf.concat(rest, axis=0))))
+        return p, tf.constant(False)
 
 
 def _products(rows, columns, count):

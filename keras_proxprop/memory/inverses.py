@@ -48,7 +48,7 @@ def _inverse(average, weight, rows, tau, times):
     # Of the average: that of its own rows would differ from replica to replica.
     diagonals = tf.linalg.diag_part(whole)
     curvature = tf.reduce_mean(diagonals, axes_of_each(diagonals))
-    shift = 1 / Tau(tau).at(curvature, whole.dtype)
+    shift = Tau(tau).shift_at(curvature, whole.dtype)
     inverse, damped = floored_inverse(whole, per_matrix(shift, diagonals), times)
     return inverse, tf.reduce_any(damped, axes_of_each(damped))
 

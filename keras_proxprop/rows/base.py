@@ -31,6 +31,7 @@ class Rows:
         entries: how many entries of a row may be other than zero.
         closed_traffic: how many numbers a replica sends the others for the closed form.
         can_average: whether the Gram matrix can be averaged over batches.
+        estimates_trace: whether `trace` returns no more than an estimate.
     """
 
     matrix_cost = 0.0
@@ -40,6 +41,7 @@ class Rows:
     closed_price = 2.0
     closed_traffic = 0
     can_average = True
+    estimates_trace = False
 
     def __init__(self, bias, features, dtype, per_item=1):
         self.bias = bias

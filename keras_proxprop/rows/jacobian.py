@@ -19,6 +19,7 @@ class JacobianRows(Rows):
     """
 
     can_average = False
+    estimates_trace = True
 
     def __init__(self, outputs, shapes, is_half):
         self._function, self._shapes, self._is_half = outputs, shapes, is_half

@@ -56,7 +56,7 @@ class ConjugateGradient(Solver):
         return prices
 
     def run(self, form, rows, d, tau, rest):
-        shift = 1 / tau.of(rows)
+        shift = tau.shift(rows)
 
         def by_rows(p):
             image = rows.multiply_transposed(rows.multiply(rows.split(p)))

@@ -48,7 +48,7 @@ class Exact(Solver):
         return {self.form: prices[self.form]} if self.form in prices else prices
 
     def run(self, form, rows, d, tau, rest):
-        return _FORMS[form](rows, d, tau.of(rows), rest)
+        return _FORMS[form](rows, d, tau, rest)
 
     def sent(self, form, rows, columns):
         return rows.written_out if form == "dual" else rows.triangles
@@ -59,14 +59,14 @@ class Exact(Solver):
 
 def primal(rows, d, tau, rest=None):
     """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest)"""
-    return solution(_Primal(rows, d, tau, rest), 1 / tau)
+    return solution(_Primal(rows, d, tau, rest))
 
 
 def dual(rows, d, tau, rest=None):
     """P = Aᵀ (AAᵀ + I/τ)⁻¹ (D - τ A rest) + τ rest"""
     matrix, d = rows.matrix().of_all_replicas(), replicas.in_place(d)
     with replicas.apart():
-        return solution(_Dual(matrix, d, tau, rest), 1 / tau)
+        return solution(_Dual(matrix, d, tau, rest))
 
 
 _FORMS = {"primal": primal, "dual": dual}
@@ -79,9 +79,10 @@ class _Primal:
     rounding = 1e-5
 
     def __init__(self, rows, d, tau, rest):
-        self._rows, self._d, self._tau, self._rest = rows, d, tau, rest
+        self._rows, self._d, self._rest = rows, d, rest
         self.right = add(rows.multiply_transposed(d), rest)
         (self.gram,) = replicas.total_symmetric([rows.gram()])
+        self.shift = tau.shift(rows, self.gram)
         if replicas.in_sync() > 1:
             # The other replicas do not see this replica's direction.
             self.refined = None
@@ -109,7 +110,7 @@ class _Primal:
         rows = self._rows
         residual = self._d - rows.multiply(p)
         parts = add(rows.multiply_transposed(residual), self._rest)
-        parts = [part - own / self._tau for part, own in zip(parts, p)]
+        parts = [part - self.shift * own for part, own in zip(parts, p)]
         return add(self._solve(inverse, parts), p)
 
     def _solve(self, inverse, parts):
@@ -127,32 +128,33 @@ class _Dual:
     refined = None
 
     def __init__(self, rows, d, tau, rest):
-        self._rows, self._d, self._tau, self._rest = rows, d, tau, rest
+        self._rows, self._d, self._rest = rows, d, rest
         self.right = [d]
         self.gram = rows.outer()
+        self.shift = tau.shift(rows, self.gram)
 
     def energy(self, x):
         parts = self._rows.multiply_transposed(x)
         return tf.add_n([tf.reduce_sum(part**2, axis=0) for part in parts])
 
     def direction(self, inverse):
-        return self._solve(inverse, self._rows, self._d, self._tau, self._rest)
+        return self._solve(inverse, self._rows, self._d, self.shift, self._rest)
 
     def in_float64(self):
-        rows64, tau64 = self._rows.cast(tf.float64), tf.cast(self._tau, tf.float64)
+        rows64, shift64 = self._rows.cast(tf.float64), tf.cast(self.shift, tf.float64)
 
         def direction(inverse):
             # The last product is in float64, too: in it the rounding errors of K⁻¹ D cancel.
             d64, *rest64 = [tf.cast(g, tf.float64) for g in (self._d, *(self._rest or []))]
-            parts = self._solve(inverse, rows64, d64, tau64, rest64 or None)
+            parts = self._solve(inverse, rows64, d64, shift64, rest64 or None)
             return [tf.cast(part, self._d.dtype) for part in parts]
 
         return rows64.outer(), direction
 
     @staticmethod
-    def _solve(inverse, rows, d, tau, rest):
+    def _solve(inverse, rows, d, shift, rest):
         if rest is not None:
-            rest = [tau * part for part in rest]
+            rest = [part / shift for part in rest]
             d -= rows.multiply(rest)
         if d.shape[-1] <= rows.features:
             return add(rows.multiply_transposed(inverse(d)), rest)

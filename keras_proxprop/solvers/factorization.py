@@ -31,20 +31,21 @@ _CONDITION = 1.5e4
 _shared_inverse_factor = xla.traced_once(inverse_factor)
 
 
-def solution(form, shift):
+def solution(form):
     """Returns the direction of a form of the exact step, and whether it is damped.
 
-    The matrix is scaled to unit diagonal and factorized in its own dtype. The inverse is
-    then compared with the rows in the direction that it amplifies most. Where they differ,
-    the direction is refined: the equation's residual, made from the rows and not from the
-    Gram matrix, is solved for once more. Where a small pivot or a large refinement shows
-    that float32 has lost it, the Gram matrix is made again and factorized in float64; where
-    that is not enough either, the diagonal is raised by 1e-8 of itself. What is not finite
-    stays so: loss scaling relies on it, and float64 would not help.
+    The matrix is scaled to unit diagonal and factorized in its own dtype. Unless the shift
+    alone bounds what the inverse amplifies, the inverse is compared with the rows in the
+    direction that it amplifies most. Where they differ, the direction is refined: the
+    equation's residual, made from the rows and not from the Gram matrix, is solved for once
+    more. Where a small pivot or a large refinement shows that float32 has lost it, the Gram
+    matrix is made again and factorized in float64; where that is not enough either, the
+    diagonal is raised by 1e-8 of itself. What is not finite stays so, as loss scaling needs.
 
     Args:
         form: an object with
             gram: symmetric positive semidefinite `G`, `[n, n]`, or a stack of such.
+            shift: 1/τ, a positive scalar tensor.
             energy: function of `x`, `[n, columns]` or a stack of such, that returns `xᵀ G x`
                 of every column, from products with the rows.
             rounding: by what part of its diagonal `gram` may be off.
@@ -55,60 +56,67 @@ def solution(form, shift):
                 `direction`, which returns tensors of the dtype of `gram`.
             refined: function of `inverse` and a direction that returns a better one, or
                 `None`.
-        shift: positive scalar tensor.
     """
-    factor, trusted = _shared_inverse_factor(form.gram, shift, 0.0)
+    factor, trusted = _shared_inverse_factor(form.gram, form.shift, 0.0)
     factor.set_shape(form.gram.shape)
 
     def inverse(x):
         return _apply(factor, x)
 
     p = form.direction(inverse)
-
-    def refined():
-        better = form.refined(inverse, p)
-        change = tf.linalg.global_norm([b - a for a, b in zip(p, better)])
-        enough = change <= _REFINABLE * tf.linalg.global_norm(better)
-        enough &= amplification <= _REFINABLE_AMPLIFICATION
-        return tf.cond(enough, lambda: (better, tf.constant(False)), in_float64)
+    undamped = p, tf.constant(False)
 
     def in_float64():
-        return _in_float64(*form.in_float64(), shift)
+        return _in_float64(*form.in_float64(), form.shift)
 
-    untrusted = in_float64
-    if form.gram.dtype == tf.float32:
-        amplification, alike = _compared_with_rows(factor, form, shift)
-        trusted &= alike
+    def compared_with_rows():
+        amplification, alike = _compared_with_rows(factor, unchecked, form)
+
+        def refined():
+            better = form.refined(inverse, p)
+            change = tf.linalg.global_norm([b - a for a, b in zip(p, better)])
+            enough = change <= _REFINABLE * tf.linalg.global_norm(better)
+            enough &= amplification <= _REFINABLE_AMPLIFICATION
+            return tf.cond(enough, lambda: (better, tf.constant(False)), in_float64)
+
         untrusted = refined if form.refined else in_float64
-    # If only branches asked for `right`, TensorFlow would move its computation into them,
-    # where XLA on CPU runs convolutions fifty times as long.
-    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in form.right])
-    taken = replicas.every(trusted | ~finite)
-    return replicas.cond(taken, lambda: (p, tf.constant(False)), untrusted)
+        return replicas.cond(replicas.every(trusted & alike), lambda: undamped, untrusted)
+
+    otherwise = in_float64
+    if form.gram.dtype == tf.float32:
+        # Where the inverse amplifies less than this, rounding is harmless. No eigenvalue of
+        # the matrix is below the shift.
+        unchecked = _TOLERANCE / form.rounding
+        bounded = _diagonal(form) <= unchecked * form.shift
+        trusted_at_once = trusted & tf.reduce_all(bounded)
+        otherwise = compared_with_rows
+    else:
+        trusted_at_once = trusted
+    if xla.for_cpu():
+        # If only branches asked for `right`, its computation would be moved into them, where
+        # XLA on CPU runs convolutions fifty times as long.
+        finite = [tf.reduce_all(tf.math.is_finite(part)) for part in form.right]
+        trusted_at_once |= ~tf.reduce_all(finite)
+    return replicas.cond(replicas.every(trusted_at_once), lambda: undamped, otherwise)
 
 
-def _compared_with_rows(factor, form, shift):
+def _diagonal(form):
+    return tf.linalg.diag_part(form.gram) + form.shift
+
+
+def _compared_with_rows(factor, unchecked, form):
     """Returns how much `WᵀW` amplifies, with the diagonal of `G + shift I` scaled to one, and
     whether it agrees with the rows where it amplifies most, and rounding does most."""
-    # Where the inverse amplifies less than this, rounding is harmless.
-    unchecked = _TOLERANCE / form.rounding
-    diagonal = tf.linalg.diag_part(form.gram) + shift
+    y, expected = _most_amplified(factor, _diagonal(form))
 
-    def compared():
-        y, expected = _most_amplified(factor, diagonal)
+    def agrees():
+        found = tf.reshape(form.energy(y), tf.shape(expected))
+        found += form.shift * tf.reduce_sum(y**2, axis=-2)
+        return tf.reduce_all(tf.abs(expected - found) <= _TOLERANCE * found)
 
-        def agrees():
-            found = tf.reshape(form.energy(y), tf.shape(expected))
-            found += shift * tf.reduce_sum(y**2, axis=-2)
-            return tf.reduce_all(tf.abs(expected - found) <= _TOLERANCE * found)
-
-        amplification = tf.reduce_max(expected)
-        harmless = replicas.every(amplification <= unchecked)
-        return amplification, replicas.cond(harmless, lambda: tf.constant(True), agrees)
-
-    # No eigenvalue of the matrix is below the shift.
-    most = tf.reduce_max(diagonal) / shift
-    return replicas.cond(most <= unchecked, lambda: (most, tf.constant(True)), compared)
+    amplification = tf.reduce_max(expected)
+    harmless = replicas.every(amplification <= unchecked)
+    return amplification, replicas.cond(harmless, lambda: tf.constant(True), agrees)
 
 
 @xla.traced_once
