@@ -1,11 +1,11 @@
 """What `mutations.py` breaks: one place of the source at a time."""
 
 from mutation import Mutation
+from step_mutation_cases import MUTATIONS_OF_STEPS
 
 EXACT = "test_solvers.py exact_step_solves"
 REST = "test_solvers.py rest_of_the_gradient"
 BLOCKS = "test_blocks.py rows_are_the_jacobian"
-AVERAGED = "test_memory.py steps_are_those_of_the_averaged and 0.5"
 MUTATIONS = [
     Mutation(
         "sign of the rest",
@@ -23,10 +23,17 @@ MUTATIONS = [
     ),
     Mutation(
         "tau for 1/tau",
-        "solvers/exact.py",
-        "solution(_Primal(rows, d, tau, rest), 1 / tau)",
-        "solution(_Primal(rows, d, tau, rest), tau)",
+        "tau.py",
+        "return 1 / tf.maximum(",
+        "return tf.maximum(",
         EXACT,
+    ),
+    Mutation(
+        "tau for 1/tau where tau is a number",
+        "tau.py",
+        "return tf.constant(1 / value, dtype)",
+        "return tf.constant(value, dtype)",
+        "test_tau.py shift_of",
     ),
     Mutation(
         "tau for 1/tau in a closed form",
@@ -52,8 +59,8 @@ MUTATIONS = [
     Mutation(
         "transposed Gram matrix",
         "rows/matrix.py",
-        "outer = tf.matmul(self.x, self.x, transpose_b=True)",
-        "outer = tf.matmul(self.x, self.x, transpose_a=True)",
+        "outer = tf32.with_itself(self.x, transpose_b=True)",
+        "outer = tf32.with_itself(self.x, transpose_a=True)",
         EXACT,
     ),
     Mutation(
@@ -152,85 +159,37 @@ MUTATIONS = [
     Mutation(
         "factor not transposed",
         "solvers/factorization.py",
-        "return tf.matmul(factor, tf.matmul(factor, right), transpose_a=True)",
-        "return tf.matmul(factor, tf.matmul(factor, right))",
+        "return tf32.matmul(factor, tf32.matmul(factor, right), transpose_a=True)",
+        "return tf32.matmul(factor, tf32.matmul(factor, right))",
         EXACT,
     ),
     Mutation(
-        "decay of memory for all that is new",
-        "memory/averaged_gram.py",
-        "(1 - kept) * new",
-        "kept * new",
-        AVERAGED,
+        "trace of a Gram matrix of one group for the mean over groups",
+        "tau.py",
+        "tf.linalg.diag_part(gram)) / rows.groups",
+        "tf.linalg.diag_part(gram))",
+        "test_tau.py shift_of",
     ),
     Mutation(
-        "sum over rows for their mean in memory",
-        "memory/averaged_gram.py",
-        "number = keep * number + (1 - keep) * rows",
-        "number = keep * number + (1 - keep)",
-        AVERAGED,
+        "small parts of an operand left out in TF32",
+        "tf32.py",
+        "return function(a, b) + (function(a, small_b) + function(small_a, b))",
+        "return function(a, b) + function(a, small_b)",
+        "test_tf32.py as_exact_as_in_float32 and convolution",
     ),
     Mutation(
-        "memory without a bound for outliers",
-        "memory/averaged_gram.py",
-        "scaled = limited(batch, mean, last)",
-        "scaled = tf.ones_like(down)",
-        "test_memory_outliers.py ten_batches",
+        "small part of the wrong operand in a product in TF32",
+        "tf32.py",
+        "b = tf.concat([b, small_b, b]",
+        "b = tf.concat([b, b, small_b]",
+        "test_tf32.py products_are_as_exact",
     ),
     Mutation(
-        "memory of a step that is skipped",
-        "memory/step.py",
-        "step_if(due & finite, assign, values)",
-        "step_if(due, assign, values)",
-        "test_memory_outliers.py leaves_no_trace",
+        "inverses in float32 whatever they amplify",
+        "solvers/factorization.py",
+        "factor, trusted = inverse_factor(gram, shift, _FLOOR, times, _CONDITION)",
+        "factor, trusted = inverse_factor(gram, shift, _FLOOR, times, 1e9)",
+        "test_inverses_on_a_gpu.py float64",
     ),
-    Mutation(
-        "memory that is not saved",
-        "optimizers/wrapper.py",
-        "store[name] = array",
-        "pass",
-        "test_memory_state.py state_is_saved",
-    ),
-    Mutation(
-        "exponent of the rows in a step's length",
-        "optimizers/row_adam.py",
-        "_EXPONENT = 1 / 3",
-        "_EXPONENT = 1 / 2",
-        "test_row_adam.py cube_root",
-    ),
-    Mutation(
-        "weights of the points in a schedule-free average",
-        "optimizers/schedule_free_adam.py",
-        "share = (_POWER + 1) / (t + _POWER)",
-        "share = 1 / t",
-        "test_schedule_free_adam.py many_steps",
-    ),
-    Mutation(
-        "steps that get shorter as their number, not as its root",
-        "optimizers/schedule_free_adam.py",
-        "tf.sqrt(1 + t / _FULL_STEPS)",
-        "(1 + t / _FULL_STEPS)",
-        "test_schedule_free_adam.py many_steps",
-    ),
-    Mutation(
-        "rows of an embedding that forget while nobody looks them up",
-        "optimizers/schedule_free_adam.py",
-        "return tf.where(seen, squares, mean_square)",
-        "return squares",
-        "test_schedule_free_adam.py not_looked_up and graph",
-    ),
-    Mutation(
-        "items for labels in a step's length",
-        "problem.py",
-        "max(labels, default=1)",
-        "1",
-        "test_step_lengths.py fit_steps_as_summary",
-    ),
-    Mutation(
-        "explicit steps everywhere",
-        "plan.py",
-        "            elif id(block.layer) in final:",
-        "            elif True:",
-        "test_golden.py hidden_layer",
-    ),
+    *MUTATIONS_OF_STEPS,
 ]

@@ -9,10 +9,13 @@ from helpers import MODES, assert_close, implicit_direction, inputs_of, record_c
 from keras_proxprop import ImplicitGradientTape, ProxProp, register_block
 from keras_proxprop.blocks import find_block
 from keras_proxprop.rows.base import Rows
+from keras_proxprop.rows.groups import GroupedRows
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.rows.one_hot import OneHotRows
+from keras_proxprop.rows.stacked import StackedRows
 from keras_proxprop.rows.tied import TiedRows
 from keras_proxprop.solvers import ConjugateGradient
+from keras_proxprop.tau import Tau
 
 L = keras.layers
 
@@ -48,6 +51,24 @@ def test_every_layer_has_the_tau_of_its_own_rows(solver, scale, float64):
         a = np.column_stack([rows, np.ones(len(rows))]) if layer.use_bias else rows
         for expected in implicit_direction([rows], own, auto(a)):
             assert_close(next(directions), expected, 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["plain", "bias", "groups", "stacked"])
+def test_the_shift_of_a_gram_matrix_is_that_of_its_rows(kind):
+    random = np.random.default_rng(2)
+    x = random.normal(size=[3, 9, 4] if kind == "groups" else [9, 4])
+    bias = kind != "plain"
+    rows = (GroupedRows if kind == "groups" else MatrixRows)(tf.constant(x), bias)
+    a = np.concatenate([x, np.ones_like(x[..., :1])], -1) if bias else x
+    if kind == "stacked":
+        rows, a = StackedRows([rows, rows]), np.concatenate([a, a])
+    grams = [rows.gram()] if kind == "groups" else [rows.gram(), rows.matrix().outer()]
+    mean = np.mean(np.diagonal(np.swapaxes(a, -1, -2) @ a, axis1=-2, axis2=-1))
+    for gram in (None, *grams):
+        assert_close(Tau("auto").shift(rows, gram), 0.1 * mean, 1e-9)
+        # A number, and a tensor that may be one of a schedule.
+        for tau in (0.3, tf.constant(0.3, tf.float64)):
+            assert_close(Tau(tau).shift(rows, gram), 1 / 0.3, 1e-12)
 
 
 def jacobian(layer, x):

@@ -67,11 +67,9 @@ def _shared(matrix, times):
 
 
 def _whole(matrix):
-    # As a constant it would be made and kept for every branch, taken or not: 100 MiB for a net
-    # of three wide layers. In a trace that all layers share, the size is no constant.
-    identity = tf.eye(
-        tf.shape(matrix)[-1], batch_shape=tf.shape(matrix)[:-2], dtype=matrix.dtype
-    )
+    # As a constant the identity would be made and kept for every branch, taken or not: 100 MiB
+    # for a net of three wide layers.
+    identity = tf.linalg.diag(tf.ones_like(tf.linalg.diag_part(matrix)))
     return tf.linalg.triangular_solve(tf.linalg.cholesky(matrix), identity)
 
 
