@@ -45,7 +45,7 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
                     _write(found, weight, tf.cast(part, weight.dtype))
 
     members = _reached(members, d)
-    implicit, explicit = Problem.of_step(members)
+    implicit, explicit = Problem.of_step(members, d)
     of_step = sizes_of_step(implicit + explicit)
     for (problem, rows), solver in zip(implicit, plan.solvers(implicit, tau)):
         if observer is not None:

@@ -72,18 +72,33 @@ class Problem:
         return [cls(group) for group in groups.values()]
 
     @classmethod
-    def of_step(cls, members):
-        """Returns two lists of `(problem, rows)`: of implicit steps, and of explicit ones."""
+    def of_step(cls, members, d=None):
+        """Returns two lists of `(problem, rows)`: of implicit steps, and of explicit ones.
+
+        Args:
+            members: `Member`s.
+            d: `{id of a z: ∂L/∂z}`. Rows are made after these. Defaults to `None`.
+        """
         explicit = [cls([member]) for member in members if member.why is not None]
         both = cls.group(members), explicit
-        return [[(problem, problem.rows()) for problem in problems] for problems in both]
 
-    def rows(self):
-        """Returns the problem's `Rows`, in float32 or float64."""
+        def rows(problem):
+            zs = [use.z for member in problem.members for use in member.uses]
+            return problem.rows([] if d is None else [d[id(z)] for z in zs])
+
+        return [[(problem, rows(problem)) for problem in problems] for problems in both]
+
+    def rows(self, after=()):
+        """Returns the problem's `Rows`, in float32 or float64.
+
+        Args:
+            after: tensors. Inputs in half precision are copied when these have been made:
+                copies of all layers' inputs would be kept through the backward pass.
+        """
         first = self.members[0]
         parts = []
         for use in first.uses:
-            inputs = first.block.prepare(use.inputs)
+            inputs = first.block.prepare(_held_back(use.inputs, after))
             parts.append(first.block.rows(inputs, bias=len(first.weights) == 2))
         return stack(parts)
 
@@ -151,6 +166,16 @@ class Problem:
                 pieces.append(member.block.weight_as_matrix(weight, part))
             joined.append(_join(pieces))
         return joined
+
+
+def _held_back(inputs, tensors):
+    """Returns the inputs of a layer. What is in half precision waits for `tensors`."""
+
+    def waiting(x):
+        return tf.identity(x) if x.dtype in (tf.float16, tf.bfloat16) else x
+
+    with tf.control_dependencies(tensors):
+        return tf.nest.map_structure(waiting, inputs, expand_composites=True)
 
 
 def _join(matrices):

@@ -22,7 +22,7 @@ def solve(problem, rows, d, rest, solver, tau):
     if rows.closed_form or isinstance(solver, Gradient):
         return solver.solve(rows, d, tau, rest)
     d_fixed, rest_fixed = fixed((d, rest))
-    direction, damped = solver.solve(problem.fixed().rows(), d_fixed, tau, rest_fixed)
+    direction, damped = solver.solve(problem.fixed().rows([d]), d_fixed, tau, rest_fixed)
     inputs = tf.nest.flatten(problem.inputs, expand_composites=True)
     inputs = [x for x in inputs if tf.is_tensor(x) and x.dtype.is_floating]
     sources = [*inputs, d, *(rest or [])]

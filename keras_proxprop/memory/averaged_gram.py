@@ -149,7 +149,7 @@ def refresh(states, rows, step, tau, memory):
 
     Args:
         states: `AveragedGram`s.
-        rows: the `Rows` of each.
+        rows: function that returns the `Rows` of each. It is called where a refresh is due.
         step: number of steps so far, an int64 tensor.
         tau: `Tau`.
         memory: `CurvatureMemory`.
@@ -165,11 +165,11 @@ def refresh(states, rows, step, tau, memory):
     # A smaller step count than before means that training has begun anew.
     due = (ages >= allowed) | (ages < 0)
     due = tf.reduce_any(due | (tf.stack([values[weight] for values in kept]) == 0))
-    own_counts = [each.count for each in rows]
 
     def renewed():
-        grams = replicas.total_symmetric([each.gram() for each in rows])
-        counts = replicas.total_counts(own_counts)
+        own = rows()
+        grams = replicas.total_symmetric([each.gram() for each in own])
+        counts = replicas.total_counts([each.count for each in own])
         counts = [tf.cast(count, tf.float64) for count in counts]
         passed = tf.cast(tf.maximum(ages, 1), tf.float64) / memory.refresh_every
         keep = tf.unstack(tf.constant(memory.decay, tf.float64) ** passed, len(kept))

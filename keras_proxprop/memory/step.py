@@ -36,7 +36,10 @@ class StepMemory:
         if not averaged:
             return solvers
         states = [solvers[i].state() for i in averaged]
-        rows = [problems[i].fixed().rows() for i in averaged]
+
+        def rows():
+            return [problems[i].fixed().rows() for i in averaged]
+
         due, values, damped = refresh(states, rows, self._step, tau, self._curvatures.memory)
         self._pending = due, [state.variables for state in states], values
         solvers = list(solvers)

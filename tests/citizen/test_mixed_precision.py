@@ -7,7 +7,7 @@ import tensorflow as tf
 from helpers import assert_close, assert_equal_weights, weights_of
 from scenarios import compiled, data, fit, inner, mlp, proxprop, with_both
 
-from keras_proxprop import ImplicitGradientTape, ProxProp, solvers
+from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp, solvers
 
 LossScale = keras.optimizers.LossScaleOptimizer
 
@@ -48,6 +48,44 @@ def test_mixed_precision_makes_nearly_the_directions_of_float32(mixed):
     for ours, theirs in zip(*found):
         assert ours.dtype == tf.float32
         assert_close(ours, theirs, 0.02 if mixed == "mixed_bfloat16" else 0.003)
+
+
+@pytest.mark.parametrize("memory", [True, None])
+def test_no_copy_in_float32_is_kept_through_the_backward_pass(memory, mixed):
+    L = keras.layers
+    layers = [
+        L.Conv2D(4, 3, activation="tanh"),
+        L.Conv2D(5, 3),
+        L.Flatten(),
+        L.Dense(6),
+        L.Dense(3),
+    ]
+    model = keras.Sequential([keras.Input([7, 7, 2]), *layers])
+    compiled(model, ProxProp(memory=memory and CurvatureMemory(layers="all")))
+    model.optimizer.build(model.trainable_variables)
+    batch = [tf.TensorSpec([None, *shape]) for shape in ([7, 7, 2], [3])]
+    step = tf.function(lambda x, y: model.train_step((x, y)), autograph=False)
+    graph = step.get_concrete_function(*batch).graph
+    half = tf.as_dtype(mixed.removeprefix("mixed_"))
+    widths = {2, 4, 45, 6}
+    copies = [
+        op
+        for op in graph.get_operations()
+        if op.type == "Cast"
+        and (op.inputs[0].dtype, op.outputs[0].dtype) == (half, tf.float32)
+        and op.outputs[0].shape.rank
+        and op.outputs[0].shape[-1] in widths
+        and "gradient_tape" not in op.name
+    ]
+    assert copies
+    for copy in copies:
+        waiting, before = [copy], set()
+        while waiting:
+            op = waiting.pop()
+            if op not in before:
+                before.add(op)
+                waiting += [*op.control_inputs, *(tensor.op for tensor in op.inputs)]
+        assert any("gradient_tape" in op.name for op in before), copy
 
 
 def test_gram_matrices_and_solves_are_in_float32(mixed, monkeypatch):
