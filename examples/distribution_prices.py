@@ -24,8 +24,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 
 from keras_proxprop import CurvatureMemory, ProxProp, summary
+from keras_proxprop.machine import CPU
 from keras_proxprop.memory.inverses import owners
-from keras_proxprop.solvers import price
 from parts.transformer import block, with_places
 
 L = keras.layers
@@ -80,7 +80,7 @@ def counted(model, batch):
         gradients; those of Gram matrices; and the sizes of the matrices that are inverted.
     """
     # Bytes are asked for; how many replicas there are changes none of the counts.
-    rows = summary(model, batch, ProxProp(), lambda line: None, replicas=2)
+    rows = summary(model, batch, ProxProp(), lambda line: None, replicas=2, device="CPU")
     backpropagation, extra, sent = (
         sum(getattr(row, name) for row in rows)
         for name in ("backpropagation", "extra", "sent")
@@ -93,7 +93,7 @@ def counted(model, batch):
             shares[row.features] += matrices * REFRESH_EVERY / (2 * triangle(row.features))
     sizes = [features for features, share in shares.items() for _ in range(round(share))]
     matrices = sum(map(triangle, sizes)) / REFRESH_EVERY
-    extra -= sum(price._FACTORIZE * size**3 for size in sizes) / REFRESH_EVERY
+    extra -= sum(CPU.factorize * size**3 for size in sizes) / REFRESH_EVERY
     return backpropagation, extra, sent - 2 * matrices, matrices, sizes
 
 

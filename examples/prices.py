@@ -14,10 +14,9 @@ import time
 
 import tensorflow as tf
 
-from keras_proxprop.rows import image_lines, patches
+from keras_proxprop.machine import CPU
 from keras_proxprop.rows.patches import PatchRows
 from keras_proxprop.rows.windows import Windows
-from keras_proxprop.solvers import price
 from keras_proxprop.solvers.inverse_factor import inverse_factor
 
 
@@ -50,7 +49,7 @@ def correlation(size, channels):
     """Returns the price of a multiply-add of the Gram matrix by correlation."""
     rows = PatchRows(tf.random.normal([64, size, size, channels]), _windows(), bias=False)
     count = 64 * rows._correlation_cost()
-    made = patches._CORRELATION * max(1, patches._CHANNELS / channels)
+    made = CPU.correlation * max(1, CPU.channels / channels)
     return made * seconds(lambda x: _rows(x)._correlation_gram(), rows.images) / count
 
 
@@ -69,18 +68,18 @@ def _rows(images):
 
 
 PIECES = {
-    "inverse factor, 256, of n³": (lambda: factor(256), lambda: price._FACTORIZE),
-    "inverse factor, 512, of n³": (lambda: factor(512), lambda: price._FACTORIZE),
-    "inverse factor, 1,024, of n³": (lambda: factor(1024), lambda: price._FACTORIZE),
+    "inverse factor, 256, of n³": (lambda: factor(256), CPU.factorize),
+    "inverse factor, 512, of n³": (lambda: factor(512), CPU.factorize),
+    "inverse factor, 1,024, of n³": (lambda: factor(1024), CPU.factorize),
     "correlation, 16×16×32, a multiply-add": (
         lambda: correlation(16, 32),
-        lambda: patches._CORRELATION,
+        CPU.correlation,
     ),
     "correlation, 32×32×3, a multiply-add": (
         lambda: correlation(32, 3),
-        lambda: patches._CORRELATION * patches._CHANNELS / 3,
+        CPU.correlation * CPU.channels / 3,
     ),
-    "writing a patch, 16×16×16, a number": (lambda: write(16, 16), lambda: image_lines.WRITE),
+    "writing a patch, 16×16×16, a number": (lambda: write(16, 16), CPU.write),
 }
 
 
@@ -94,7 +93,7 @@ def main(argv=None):
             found[name].append(measure() / product())
     print(f"{'piece':40s}{'measured':>10s}{'in use':>10s}")
     for name, (_, constant) in PIECES.items():
-        print(f"{name:40s}{statistics.median(found[name]):10.1f}{constant():10.1f}")
+        print(f"{name:40s}{statistics.median(found[name]):10.1f}{constant:10.1f}")
 
 
 if __name__ == "__main__":

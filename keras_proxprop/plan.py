@@ -6,21 +6,24 @@ import difflib
 
 import keras
 
+from keras_proxprop import machine
 from keras_proxprop.arguments import check_choice
 from keras_proxprop.blocks import find_block
 from keras_proxprop.blocks.recurrent.cells import CellBlock
-from keras_proxprop.blocks.recurrent.layers import cells_of
+from keras_proxprop.blocks.recurrent.layers import cells_of, runs_on_cudnn
 from keras_proxprop.exclude import check_exclude, matches
 from keras_proxprop.final_layers import final_layers
 from keras_proxprop.keras_seams.layers import layers_of, own_variables
 from keras_proxprop.problem import FINAL, Member
 from keras_proxprop.read_elsewhere import read_elsewhere
+from keras_proxprop.solvers.auto import Auto
 from keras_proxprop.weights import variable_key
 
 ELSEWHERE = "called inside a tf.function or control flow of its own"
 SHARED = "shares a weight with another layer"
 JACOBIAN = "jacobians are those of the function"
 TIED = "its weights are read elsewhere in the model, too"
+CUDNN = "cuDNN's kernels are faster; use_cudnn=False makes it implicit"
 APART = "its weights are solved for together, and some are not asked for"
 
 
@@ -50,6 +53,8 @@ class Plan:
         self._memory = memory
         self._found = {}
         self._known, self._excluded = set(), set()
+        # `docs/gpu.md` says what a layer would lose.
+        self._keeps_cudnn = isinstance(solver, Auto) and machine.in_force() is machine.GPU
 
     def members(self, recorder, target=None, wanted=None, jacobian=False):
         """Returns a `Member` for every recorded linear map that has weights to step.
@@ -174,13 +179,15 @@ class Plan:
 
     def _find_block(self, layer):
         block, why = find_block(layer)
+        if block and self._keeps_cudnn and runs_on_cudnn(layer):
+            return None, CUDNN
         if isinstance(block, CellBlock):
             # Where the layer that loops over the cell has no block, the cell has none.
             for owner in layers_of(self.model):
                 looped = isinstance(owner, keras.layers.RNN)
                 if looped and any(cell is layer for cell in cells_of(owner)):
-                    if find_block(owner)[0] is None:
-                        return find_block(owner)
+                    if self._find(owner)[0] is None:
+                        return self._find(owner)
         return block, why
 
     def _is_excluded(self, layer):

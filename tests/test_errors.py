@@ -161,6 +161,13 @@ def test_a_summary_names_a_bad_batch_size(batch_size):
     assert repr(batch_size) in str(raised.value)
 
 
+@pytest.mark.parametrize("device", ["gpu", "TPU", "GPU:0", 0])
+def test_a_summary_names_a_bad_device(device):
+    with pytest.raises(ValueError, match="`device` must be 'CPU' or 'GPU'") as raised:
+        keras_proxprop.summary(build(), device=device)
+    assert f"device={device!r}" in str(raised.value)
+
+
 EXCLUDES = {
     "name": lambda: "hiden",
     "one of two names": lambda: ["hidden", "hiden"],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from keras_proxprop import machine
 from keras_proxprop.arguments import check_whole
 from keras_proxprop.keras_seams.layers import layers_of, own_variables
 from keras_proxprop.keras_seams.optimizer_state import optimizer_of
@@ -74,6 +75,7 @@ def summary(
     optimizer: keras.optimizers.Optimizer | None = None,
     print_fn: Callable[[str], object] | None = None,
     replicas: int | None = None,
+    device: str | None = None,
 ) -> Summary:
     """Prints which layers of a model take implicit steps, how, and at what cost.
 
@@ -93,17 +95,21 @@ def summary(
         replicas: int, number of replicas of a `tf.distribute` strategy that share `batch_size`
             items. With more than one the table says how many bytes the replicas reduce or
             gather for each layer in a step, in the mean over steps. Defaults to `None`: one.
+        device: "CPU" or "GPU", the kind of device to report for: what a step costs there,
+            which forms it takes, and which layers step explicitly because of that. Prices of a
+            GPU are those of an A100. Defaults to `None`: that of the replicas of the model's
+            strategy, or a GPU where TensorFlow sees one.
 
     Returns:
         A tuple of dataclasses, one for each row of the table, with the attributes `name`,
         `kind`, `weights` (their number), `step`, `row_count`, `features` (their number),
         `solver`, `extra`, `backpropagation`, `rate` and `sent`. `extra` and `backpropagation`
-        are counted in multiply-adds, `sent` in bytes.
+        are counted in multiply-adds of float32 matrix products on the device, `sent` in bytes.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`, or `optimizer` is not a `ProxProp`.
-        ValueError: if `batch_size` or `replicas` is not an int of at least 1, or the shapes
-            of the model's inputs are not known.
+        ValueError: if `batch_size` or `replicas` is not an int of at least 1, `device` is
+            unknown, or the shapes of the model's inputs are not known.
 
     Example:
 
@@ -111,7 +117,7 @@ def summary(
     >>> [layer.name for layer in layers if layer.step == "implicit"]
     """
     replicas = 1 if replicas is None else check_whole("replicas", replicas)
-    reports = Summary(layer_reports(model, batch_size, optimizer, replicas))
+    reports = Summary(layer_reports(model, batch_size, optimizer, replicas, device))
     head = (
         "Layer (type)",
         "Weights",
@@ -129,8 +135,12 @@ def summary(
     implicit = sum(r.weights for r in reports if r.step == "implicit")
     extra = sum(r.extra for r in reports)
     total = sum(r.backpropagation for r in reports)
+    title = f"Implicit steps of {model.name!r}, batch size {batch_size or _KERAS_BATCH_SIZE}"
+    priced_for = _machine_of(model, device)
+    if priced_for is not machine.CPU:
+        title += f", priced for {priced_for.name}"
     for line in [
-        f"Implicit steps of {model.name!r}, batch size {batch_size or _KERAS_BATCH_SIZE}",
+        title,
         *table_lines(table),
         f"{implicit:,} of {weights:,} trainable weights step implicitly; estimated extra "
         f"cost {extra / total if total else 0:.2f} × backpropagation of these layers.",
@@ -139,8 +149,18 @@ def summary(
     return reports
 
 
-def layer_reports(model, batch_size=None, optimizer=None, replicas=1):
+def layer_reports(model, batch_size=None, optimizer=None, replicas=1, device=None):
     """Returns what `summary` returns, as a list of `LayerReport`s."""
+    with machine.used(_machine_of(model, device)):
+        return _layer_reports(model, batch_size, optimizer, replicas)
+
+
+def _machine_of(model, device):
+    """Returns the `Machine` of a device, by default that of the model's strategy."""
+    return machine.of_device(device, getattr(model, "distribute_strategy", None))
+
+
+def _layer_reports(model, batch_size, optimizer, replicas):
     if optimizer is not None and find_proxprop(optimizer) is None:
         raise TypeError(
             "Argument `optimizer` must be a `ProxProp`, or None for the one that the model "

@@ -22,10 +22,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import tf32
+from keras_proxprop import machine, tf32
 
-# What writing one number costs, in multiply-adds of a matrix product. Measured on two cores.
-WRITE = 100
 # Lines of more windows than this are cut into equal pieces of at most this many windows, since
 # a product grows with the square of its width.
 _WIDEST = 32
@@ -110,7 +108,8 @@ class ImageLineProducts:
         """Multiply-adds per image, with the copying of the images counted in."""
         numbers = self.groups * self.pieces * self.pixels * self.channels
         lines = sum(len(lines) for lines, _ in self.shared_lines())
-        return numbers * (lines * self.pixels * self.channels + WRITE * self.lines.length)
+        write = machine.in_force().write
+        return numbers * (lines * self.pixels * self.channels + write * self.lines.length)
 
     @property
     def numbers(self):

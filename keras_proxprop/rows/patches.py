@@ -5,20 +5,16 @@ import math
 
 import tensorflow as tf
 
-from keras_proxprop import tf32, xla
+from keras_proxprop import machine, tf32, xla
 from keras_proxprop.rows import correlation
 from keras_proxprop.rows.arrays import border, size
 from keras_proxprop.rows.base import Rows
-from keras_proxprop.rows.image_lines import WRITE, ImageLineProducts
+from keras_proxprop.rows.image_lines import ImageLineProducts
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.rows.phases import Phases
 
 # Where costs are compared, an axis of unknown length counts as this many pixels.
 _NOMINAL = 64
-# A multiply-add of a correlation takes as long as this many of a matrix product, and images of
-# fewer channels than this take as long as if they had so many. Measured on one core.
-_CORRELATION = 0.7
-_CHANNELS = 20
 # Images of more pixels along an axis do not use products of image lines: over many positions,
 # on one core, the rounding of such products changed directions by two thousandths.
 _SMALL = 8
@@ -43,7 +39,7 @@ class PatchRows(Rows):
         lengths = enumerate(self._nominal_lengths())
         per_item = math.prod(geometry.outputs(a, n) for a, n in lengths)
         super().__init__(bias, patch // groups + int(bias), images.dtype, per_item)
-        self.matrix_cost = WRITE * patch
+        self.matrix_cost = machine.in_force().write * patch
 
     @functools.cached_property
     def gram_cost(self):
@@ -211,7 +207,8 @@ class PatchRows(Rows):
     def _correlation_cost(self):
         """Multiply-adds per image, counted in those of a matrix product."""
         sizes = self._phases.sizes(self._nominal_lengths())
-        weight = _CORRELATION * max(1, _CHANNELS / sizes[-1])
+        here = machine.in_force()
+        weight = here.correlation * max(1, here.channels / sizes[-1])
         return weight * correlation.cost(sizes[:-1], sizes[-1], self._phases.axes(_NOMINAL))
 
     def _nominal_lengths(self):

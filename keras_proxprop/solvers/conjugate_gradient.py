@@ -4,12 +4,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import replicas, tf32
+from keras_proxprop import machine, replicas, tf32
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
 # Rounding of an inner product, in units in the last place of the product of the norms.
 _ROUNDING = 4
+# Operations of an iteration: one or two products, and what is done with the vectors.
+_OPERATIONS = 10
 
 
 @keras.saving.register_keras_serializable(package="keras_proxprop")
@@ -53,7 +55,8 @@ class ConjugateGradient(Solver):
         if rows.groups == 1:
             outer = count * rows.matrix_cost + count**2 * features
             prices["dual"] = outer + self.iterations * count**2 * columns
-        return prices
+        latency = self.iterations * _OPERATIONS * machine.in_force().launch
+        return {form: price + latency for form, price in prices.items()}
 
     def run(self, form, rows, d, tau, rest):
         shift = tau.shift(rows)

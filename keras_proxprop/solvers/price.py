@@ -1,14 +1,17 @@
-"""What a step costs, counted in multiply-adds of a matrix product, and what is cheapest."""
+"""What a step costs on the machine at hand, and what is cheapest there.
+
+Prices are counted in multiply-adds of a matrix product that keeps float32's accuracy.
+"""
 
 import functools
 
 import tensorflow as tf
 
-from keras_proxprop import replicas
+from keras_proxprop import machine, replicas
 
-# The inverse of a Cholesky factor takes as long as this many times n³ multiply-adds of a
-# matrix product; measured on two cores.
-_FACTORIZE = 4
+# How many operations one after the other a compiled step has for a layer: the explicit step,
+# and at most so many more in every form.
+_OPERATIONS = {"explicit": 3, "closed": 3, "memory": 3, "primal": 15, "dual": 15}
 # Where the batch size is unknown at trace time: the batch sizes that a choice must suit, and
 # the one that decides if the choice cannot be made at run time.
 _BATCH_SIZES = (1, 8, 32, 64, 128, 512, 2048, 8192, 32768)
@@ -16,8 +19,14 @@ _TYPICAL = 64
 
 
 def backpropagation(rows, columns, count):
-    """Returns the multiply-adds of one layer's forward pass and two gradients."""
-    return 3.0 * count * rows.entries * columns
+    """Returns the price of one layer's forward pass and two gradients."""
+    products = machine.in_force().plain * 3.0 * count * rows.entries * columns
+    return products + latency("explicit")
+
+
+def latency(form):
+    """Returns what a form of a step costs however small its layer is."""
+    return _OPERATIONS[form] * machine.in_force().launch
 
 
 def primal_and_dual(rows, columns, count):
@@ -31,17 +40,25 @@ def primal_and_dual(rows, columns, count):
         count: number of rows, a number or a float tensor.
     """
     features = rows.features
-    primal = factorized_gram(rows, count) + features**2 * columns
+    primal = factorized_gram(rows, count) + features**2 * columns + latency("primal")
     if rows.groups > 1:
         return {"primal": primal}
     outer = count * rows.matrix_cost + count**2 * features
-    solve = _FACTORIZE * count**3 + count**2 * min(columns, features)
-    return {"primal": primal, "dual": outer + solve}
+    factor = machine.in_force().inverse_factor(count)
+    solve = factor + count**2 * min(columns, features)
+    return {"primal": primal, "dual": outer + solve + latency("dual")}
 
 
 def factorized_gram(rows, count):
     """Returns the price of a Gram matrix, factorized."""
-    return count * rows.gram_cost + rows.groups * _FACTORIZE * rows.features**3
+    factor = machine.in_force().inverse_factor(rows.features, rows.groups)
+    return count * rows.gram_cost + factor
+
+
+def closed(rows, columns):
+    """Returns the price of a closed form, for `known_count` rows."""
+    products = rows.closed_price * known_count(rows) * rows.entries * columns
+    return machine.in_force().plain * products + latency("closed")
 
 
 def typical_count(rows):

@@ -40,8 +40,8 @@ class Solver(HasConfig):
         )
 
     def prices(self, rows, columns, count):
-        """Returns `{form: price}` of the forms that this solver has for such rows: their
-        multiply-adds beyond the layer's backpropagation.
+        """Returns `{form: price}` of the forms that this solver has for such rows: what they
+        cost beyond the layer's backpropagation.
 
         Args:
             rows: `Rows` without a closed form.
@@ -63,8 +63,7 @@ class Solver(HasConfig):
             batch_known: whether the batch size is known where the step is traced.
         """
         if rows.closed_form:
-            entries = price.known_count(rows) * rows.entries
-            return "closed", rows.closed_price * entries * columns
+            return "closed", price.closed(rows, columns)
         prices = functools.partial(self.prices, rows, columns)
         form, cost = price.cheapest(rows, prices, batch_known)
         return self.describe(form, rows, columns, cost)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_proxprop
-from keras_proxprop import CurvatureMemory, ProxProp, solvers
+from keras_proxprop import CurvatureMemory, ProxProp, machine, solvers
 from keras_proxprop.memory.averaged_gram import Averaged
 from keras_proxprop.problem import Problem
 from keras_proxprop.solvers.auto import Auto
@@ -119,6 +119,21 @@ def test_the_form_of_every_layer_is_the_one_that_fit_runs(make, optimizer, batch
         model.fit(data, verbose=0)
         rows = keras_proxprop.summary(model, batch, print_fn=lambda line: None)
         assert {r.name: r.solver for r in rows if r.step == "implicit"} == ran
+
+
+@pytest.mark.parametrize("optimizer", ["default", "no memory"])
+def test_a_summary_for_a_gpu_names_the_forms_that_a_step_takes_there(
+    optimizer, monkeypatch, ran
+):
+    model = dense()
+    rows = keras_proxprop.summary(
+        model, 60, OPTIMIZERS[optimizer](), lambda line: None, device="GPU"
+    )
+    model.compile(optimizer=OPTIMIZERS[optimizer](), loss="mse", jit_compile=False)
+    monkeypatch.setattr(machine, "of_device", lambda *_: machine.GPU)
+    data = np.zeros((60, 4, 12)), np.zeros((60, 2))
+    model.fit(tf.data.Dataset.from_tensors(data), verbose=0)
+    assert {r.name: r.solver for r in rows if r.step == "implicit"} == ran
 
 
 def test_the_rows_are_data_that_add_up_to_the_model():

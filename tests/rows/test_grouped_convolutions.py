@@ -7,8 +7,8 @@ import tensorflow as tf
 from helpers import assert_close
 
 from keras_proxprop.blocks import find_block
+from keras_proxprop.machine import CPU
 from keras_proxprop.rows.grouped_patches import GroupedPatchRows
-from keras_proxprop.rows.image_lines import WRITE
 from keras_proxprop.rows.patches import PatchRows
 from keras_proxprop.rows.windows import Windows
 
@@ -140,6 +140,6 @@ def test_the_cheaper_gram_is_taken():
         small = rows(shape, 3)
         assert small._way == "products"
         # Less than the patches' writing and products.
-        assert small.gram_cost < shape[-1] * 9 * (9 + WRITE)
+        assert small.gram_cost < shape[-1] * 9 * (9 + CPU.write)
     # Windows of one pixel overlap nowhere, and 257 of them can be cut into no equal pieces.
     assert rows((2, 8, 257, 4), 1)._way == "patches"

@@ -128,6 +128,26 @@ def cells_of(layer):
     return [layer]
 
 
+def runs_on_cudnn(layer):
+    """Returns whether Keras runs a layer by cuDNN's kernels where there is a GPU.
+
+    These hide the gradient with respect to preactivations, of which an implicit step is made.
+    """
+    if not isinstance(layer, (keras.layers.LSTM, keras.layers.GRU)) or not layer.use_cudnn:
+        return False
+    # What Keras's `cudnn_ok` asks for, besides a GPU.
+    tanh = keras.activations.tanh, tf.tanh, keras.ops.tanh
+    sigmoid = keras.activations.sigmoid, tf.sigmoid, keras.ops.sigmoid
+    return (
+        layer.activation in tanh
+        and layer.recurrent_activation in sigmoid
+        and layer.use_bias
+        and not layer.recurrent_dropout
+        and not layer.unroll
+        and getattr(layer, "reset_after", True)
+    )
+
+
 def _block_class(cell):
     """Returns the block class for a cell, `None` if there is none."""
     return next((_CELLS[c] for c in type(cell).__mro__ if c in _CELLS), None)
