@@ -1,5 +1,10 @@
 """How a step knows of XLA, and what keeps graphs and XLA's code small."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -94,3 +99,12 @@ def test_more_layers_need_no_more_code_to_factorize():
     name = "inference_inverse_factor"
     assert few.count(name) == many.count(name) > 0
     assert len(many) > len(few)
+
+
+def test_a_run_compiles_its_step_once_and_once_for_the_smaller_last_batch(tmp_path):
+    program = pathlib.Path(__file__).with_name("compilations.py")
+    flags = {"XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"}
+    command = [sys.executable, str(program), str(tmp_path)]
+    printed = subprocess.check_output(command, env=os.environ | flags, text=True)
+    # Later calls of `fit`, with steps that refresh memory and steps that do not, need no more.
+    assert printed.split() == ["2", "0", "0"]

@@ -1,4 +1,4 @@
-"""On a GPU a recurrent layer keeps cuDNN's kernels, where it has them, and steps explicitly."""
+"""On a GPU a recurrent layer that has cuDNN's kernels keeps them, and steps explicitly."""
 
 import functools
 
@@ -83,9 +83,7 @@ def test_its_direction_is_its_gradient_and_with_use_cudnn_false_it_is_not(on_a_g
             loss = objective(model(x))
         return tape.gradient(loss, model.trainable_variables)
 
-    pairs = zip(
-        gradients(ImplicitGradientTape(model, tau=TAU)), gradients(tf.GradientTape())
-    )
+    pairs = zip(gradients(ImplicitGradientTape(model, tau=TAU)), gradients(tf.GradientTape()))
     same = [np.allclose(p, g, rtol=1e-4, atol=1e-6) for p, g in pairs]
     # The first layer, and the final one.
     assert same == [False] * 2 + [True] * 3 + [False] * 3 + [True] * 2
