@@ -21,14 +21,11 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
-
 from keras_proxprop import CurvatureMemory, ProxProp, summary
 from keras_proxprop.machine import CPU
 from keras_proxprop.memory.inverses import owners
-from parts.transformer import block, with_places
+from parts.nets_on_paper import gpt2_small, resnet50, vit_b
 
-L = keras.layers
 # Multiply-adds a second of an A100, some two fifths of its peak in TF32, and seven tenths of
 # that in float64.
 PRODUCTS, FLOAT64 = 3e13, 7e12
@@ -44,30 +41,6 @@ MACHINES = {
 }
 REFRESH_EVERY = CurvatureMemory().refresh_every
 THRESHOLDS = {"spread": 1, "from 2,048 on": 2048}
-
-
-def resnet50():
-    return keras.applications.ResNet50(weights=None)
-
-
-def vit_b():
-    inputs = keras.Input((224, 224, 3))
-    x = with_places(L.Reshape((196, 768))(L.Conv2D(768, 16, strides=16)(inputs)))
-    for _ in range(12):
-        x = block(x, 12)
-    x = L.GlobalAveragePooling1D()(L.LayerNormalization()(x))
-    return keras.Model(inputs, L.Dense(1000)(x))
-
-
-def gpt2_small():
-    inputs = keras.Input((1024,), dtype="int32")
-    tokens = L.ReversibleEmbedding(50257, 768)
-    x = with_places(tokens(inputs))
-    for _ in range(12):
-        x = block(x, 12, causal=True)
-    return keras.Model(inputs, tokens(L.LayerNormalization()(x), reverse=True))
-
-
 # A model, and items of a batch for every replica.
 NETS = {"ResNet50": (resnet50, 64), "ViT-B/16": (vit_b, 64), "GPT-2 small": (gpt2_small, 8)}
 

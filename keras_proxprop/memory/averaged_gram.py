@@ -52,8 +52,8 @@ class Averaged(Solver):
     def prices(self, rows, columns, count):
         products = min(_products(rows, columns, count).values())
         refresh = price.factorized_gram(rows, count) / self._refresh_every
-        latency = price.latency("memory")
-        return {f"memory/{self._refresh_every}": products + refresh + latency}
+        gradient = price.right_side(rows, columns, count) + price.latency("memory")
+        return {f"memory/{self._refresh_every}": products + refresh + gradient}
 
     def run(self, form, rows, d, tau, rest):
         return Kept(self._inverse).solve(rows, d, tau, rest)[0], self._damped

@@ -38,8 +38,8 @@ class CurvatureMemory(HasConfig):
         refresh_every: int, steps from one refresh to the next. Defaults to `100`.
         layers: "auto" (default): those layers whose step is cheaper with memory than with
             the batch's own Gram matrix, by the count that `summary` prints, at a batch size
-            of 64: convolutions, and what runs along sequences; "all": all layers that have a
-            Gram matrix.
+            of 64: convolutions, what runs along sequences, and on a GPU most Dense layers;
+            "all": all layers that have a Gram matrix.
 
     Raises:
         ValueError: if an argument is out of its range.

@@ -7,9 +7,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_proxprop import machine
 from keras_proxprop.keras_seams.scratch import elsewhere
 from keras_proxprop.memory.averaged_gram import KEPT, AveragedGram
 from keras_proxprop.weights import weight_key
+
+# Whether it was a GPU for which the problems with memory were chosen, beside what is saved.
+_ON_GPU = "curvature_on_gpu"
 
 
 class Curvatures:
@@ -31,6 +35,9 @@ class Curvatures:
         self._loaded = []
         # What was loaded for problems of another shape.
         self._unused = []
+        # The machine for which a loaded state was made: with another one's choice of problems
+        # a state of the right shape could be another problem's.
+        self._machine = None
 
     def solver(self, problem, rows, solver):
         """Returns what solves `problem`: `solver`, or an `Averaged`."""
@@ -41,7 +48,8 @@ class Curvatures:
                 self._states[key] = self._next(rows)
             return self._states[key]
 
-        return self.memory.solver(rows, problem.columns, solver, state)
+        with machine.used(self._machine or machine.in_force()):
+            return self.memory.solver(rows, problem.columns, solver, state)
 
     def _next(self, rows):
         """Returns what is kept of a problem that is met for the first time."""
@@ -96,7 +104,13 @@ class Curvatures:
 
     def save(self):
         """Returns the state as `{name: array}`, the problems numbered as they were met."""
-        return self.named(v.numpy() for state in self._saveable for v in state.variables)
+        named = self.named(v.numpy() for state in self._saveable for v in state.variables)
+        return {**named, **self.made_for()}
+
+    def made_for(self):
+        """Returns what is saved besides variables, if there are any: for which machine."""
+        made_for = self._machine or machine.of_device(None, self._strategy)
+        return {_ON_GPU: np.array(made_for is machine.GPU)} if self._saveable else {}
 
     @staticmethod
     def named(arrays):
@@ -110,6 +124,8 @@ class Curvatures:
 
         Problems that the state does not hold begin anew.
         """
+        if _ON_GPU in saved:
+            self._machine = machine.GPU if saved[_ON_GPU] else machine.CPU
         for i in range(len(saved) // len(KEPT)):
             arrays = [saved[f"curvature_{i}_{name}"] for name in KEPT]
             if i == len(self._saveable):

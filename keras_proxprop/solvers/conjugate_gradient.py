@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_proxprop import machine, replicas, tf32
+from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
@@ -55,8 +56,9 @@ class ConjugateGradient(Solver):
         if rows.groups == 1:
             outer = count * rows.matrix_cost + count**2 * features
             prices["dual"] = outer + self.iterations * count**2 * columns
-        latency = self.iterations * _OPERATIONS * machine.in_force().launch
-        return {form: price + latency for form, price in prices.items()}
+        more = self.iterations * _OPERATIONS * machine.in_force().launch
+        more += price.right_side(rows, columns, count)
+        return {form: cost + more for form, cost in prices.items()}
 
     def run(self, form, rows, d, tau, rest):
         shift = tau.shift(rows)

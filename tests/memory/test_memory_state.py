@@ -9,7 +9,7 @@ import tensorflow as tf
 from helpers import assert_close_weights, assert_equal_weights
 from memory_cases import convnet, data, state, train
 
-from keras_proxprop import CurvatureMemory, ProxProp
+from keras_proxprop import CurvatureMemory, ProxProp, machine
 from keras_proxprop.memory.averaged_gram import KEPT
 from keras_proxprop.solvers import ConjugateGradient
 
@@ -34,6 +34,36 @@ def test_state_is_saved_and_training_goes_on_alike(way, tmp_path):
         train(each)
     assert len(state(other)) == len(state(model))
     assert_close_weights(state(other), state(model), 1e-6)
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["alone", "with loss scale"])
+def test_state_that_was_begun_on_a_gpu_goes_on_elsewhere(scaled, monkeypatch):
+    def net():
+        layers = [keras.layers.Dense(units) for units in (400, 400, 2)]
+        model = keras.Sequential([keras.Input((400,)), *layers])
+        optimizer = keras.optimizers.LossScaleOptimizer(ProxProp()) if scaled else ProxProp()
+        model.compile(optimizer, "mse", jit_compile=False)
+        return model
+
+    def kept(model):
+        proxprop = model.optimizer.inner_optimizer if scaled else model.optimizer
+        return len(proxprop._curvatures.variables)
+
+    x, y = np.random.default_rng(0).normal(size=(64, 400)), np.zeros((64, 2))
+    on_gpu, elsewhere, other, store, again = net(), net(), net(), {}, {}
+    with monkeypatch.context() as patched:
+        patched.setattr(machine, "of_device", lambda *_: machine.GPU)
+        on_gpu.fit(x, y, verbose=0)
+        on_gpu.optimizer.save_own_variables(store)
+    # Both hidden layers have memory there, and on a CPU they have none.
+    elsewhere.fit(x, y, verbose=0)
+    assert (kept(on_gpu), kept(elsewhere)) == (2 * len(KEPT), 0)
+    other.optimizer.build(other.trainable_variables)
+    other.optimizer.load_own_variables(store)
+    other.fit(x, y, verbose=0)
+    assert kept(other) == 2 * len(KEPT)
+    other.optimizer.save_own_variables(again)
+    assert again["curvature_on_gpu"] and again.keys() == store.keys()
 
 
 def test_saved_state_of_another_shape_is_not_taken_over_and_said_so(tmp_path):
