@@ -85,8 +85,9 @@ def _like(model, make, dtype):
 
 def _error(found, right):
     """Returns the relative error of the weight that is worst."""
-    errors = (np.linalg.norm(f - r) / np.linalg.norm(r) for f, r in zip(found, right))
-    return float(max(errors))
+    errors = [np.linalg.norm(f - r) / np.linalg.norm(r) for f, r in zip(found, right)]
+    # Not a number where one is none.
+    return float(np.max(errors))
 
 
 def _in_numpy(tensors):

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_proxprop import machine, replicas
 
-# How many operations one after the other a compiled step has for a layer: the explicit step,
-# and at most so many more in every form.
+# Operations, one after the other, to which a layer's compiled step is held: the explicit one,
+# and what each form adds.
 _OPERATIONS = {"explicit": 3, "closed": 3, "memory": 3, "primal": 15, "dual": 15}
 # Where the batch size is unknown at trace time: the batch sizes that a choice must suit, and
 # the one that decides if the choice cannot be made at run time.

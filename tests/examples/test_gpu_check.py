@@ -47,6 +47,12 @@ def test_an_error_above_what_is_allowed_is_a_failure(small, tmp_path, monkeypatc
     assert "FAIL dense" in capsys.readouterr().out
 
 
+def test_what_is_not_a_number_is_an_error():
+    one, none = np.ones(2), np.array([1.0, np.nan])
+    assert gpu_directions._error([one, one], [one, one]) == 0
+    assert np.isnan(gpu_directions._error([one, none, one], [one, one, one]))
+
+
 def test_steps_are_told_in_units_of_adams(tmp_path, monkeypatch):
     monkeypatch.setitem(gpu_check.QUICK, "steps", [("rows", 2)])
     path = tmp_path / "found.json"
