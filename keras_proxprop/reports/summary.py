@@ -157,7 +157,10 @@ def layer_reports(model, batch_size=None, optimizer=None, replicas=1, device=Non
 
 def _machine_of(model, device):
     """Returns the `Machine` of a device, by default that of the model's strategy."""
-    return machine.of_device(device, getattr(model, "distribute_strategy", None))
+    # What is no model is refused by the plan.
+    known = isinstance(model, keras.Model)
+    strategy = model.distribute_strategy if known else tf.distribute.get_strategy()
+    return machine.of_device(device, strategy)
 
 
 def _layer_reports(model, batch_size, optimizer, replicas):
