@@ -17,7 +17,7 @@ class Machine:
 
     Attributes:
         kind: "CPU" or "GPU".
-        name: what reports call it.
+        note: what reports add to a title.
         plain: a multiply-add of a layer's own products, which may keep less accuracy.
         launch: what an operation costs however small it is.
         write: writing one number of a copy.
@@ -29,7 +29,7 @@ class Machine:
     """
 
     kind: str
-    name: str
+    note: str
     plain: float
     launch: float
     write: float
@@ -46,7 +46,7 @@ class Machine:
 # Measured on one core and on two cores: `examples/prices.py` measures them again.
 CPU = Machine(
     kind="CPU",
-    name="a CPU",
+    note="",
     plain=1,
     launch=0,
     write=100,
@@ -69,7 +69,7 @@ PRODUCTS = TF32 / SPLIT
 
 GPU = Machine(
     kind="GPU",
-    name="a GPU (an A100 at its peak)",
+    note=", priced for a GPU (an A100 at its peak)",
     plain=1 / SPLIT,
     launch=LAUNCH * PRODUCTS,
     # A number of four bytes is read once and written once.

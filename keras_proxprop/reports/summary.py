@@ -136,11 +136,8 @@ def summary(
     extra = sum(r.extra for r in reports)
     total = sum(r.backpropagation for r in reports)
     title = f"Implicit steps of {model.name!r}, batch size {batch_size or _KERAS_BATCH_SIZE}"
-    priced_for = _machine_of(model, device)
-    if priced_for is not machine.CPU:
-        title += f", priced for {priced_for.name}"
     for line in [
-        title,
+        title + _machine_of(model, device).note,
         *table_lines(table),
         f"{implicit:,} of {weights:,} trainable weights step implicitly; estimated extra "
         f"cost {extra / total if total else 0:.2f} × backpropagation of these layers.",
