@@ -1,4 +1,4 @@
-"""The nets, optimizers and images of `benchmarks/gpu_check.py`."""
+"""The nets, optimizers and images of `gpu_check.py`."""
 
 import keras
 import numpy as np

@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from benchmarks import gpu_check
+import gpu_check
 from parts import gpu_directions, gpu_times
 
 

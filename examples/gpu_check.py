@@ -1,8 +1,8 @@
 """Whether implicit steps are right and lean on this machine's GPU: minutes, and one command.
 
-    python examples/benchmarks/gpu_check.py             # all of it, on a GPU some 20 minutes
-    python examples/benchmarks/gpu_check.py --quick     # a short form, on a CPU a minute
-    python examples/benchmarks/gpu_check.py --only layers nets
+    python examples/gpu_check.py             # all of it, on a GPU some 20 minutes
+    python examples/gpu_check.py --quick     # a short form, on a CPU a minute
+    python examples/gpu_check.py --only layers nets
 
     layers    directions of single layers against float64, where the loss is linear in their
               outputs: off by a thousandth, or three times what float32 on the CPU is off
@@ -24,8 +24,6 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-# Where the programs and their package `parts` lie.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras
 import tensorflow as tf
