@@ -1,9 +1,11 @@
 """Solving with a Gram matrix that may be singular to working precision."""
 
+import math
+
 import tensorflow as tf
 
 from keras_proxprop import devices, replicas, tf32, xla
-from keras_proxprop.solvers.inverse_factor import inverse_factor
+from keras_proxprop.solvers.inverse_factor import has_trusted_pivots, inverse_factor
 
 # By how much a float32 inverse may differ from the rows, in the direction it amplifies most.
 _TOLERANCE = 5e-4
@@ -80,18 +82,16 @@ def solution(form):
             return tf.cond(enough, lambda: (better, tf.constant(False)), in_float64)
 
         untrusted = refined if form.refined else in_float64
-        return replicas.cond(replicas.every(trusted & alike), lambda: undamped, untrusted)
+        alike &= _trusted(factor, form.gram, form.shift, tf.constant(math.inf))
+        return replicas.cond(replicas.every(alike), lambda: undamped, untrusted)
 
-    otherwise = in_float64
+    trusted_at_once, otherwise = trusted, in_float64
     if form.gram.dtype == tf.float32:
         # Where the inverse amplifies less than this, rounding is harmless. No eigenvalue of
         # the matrix is below the shift.
         unchecked = _TOLERANCE / form.rounding
-        bounded = _diagonal(form) <= unchecked * form.shift
-        trusted_at_once = trusted & tf.reduce_all(bounded)
+        trusted_at_once = _trusted(factor, form.gram, form.shift, tf.constant(unchecked))
         otherwise = compared_with_rows
-    else:
-        trusted_at_once = trusted
     if xla.for_cpu():
         # If only branches asked for `right`, its computation would be moved into them, where
         # XLA on CPU runs convolutions fifty times as long.
@@ -100,14 +100,20 @@ def solution(form):
     return replicas.cond(replicas.every(trusted_at_once), lambda: undamped, otherwise)
 
 
-def _diagonal(form):
-    return tf.linalg.diag_part(form.gram) + form.shift
+@xla.traced_once
+def _trusted(factor, gram, shift, most):
+    """Returns whether `W`'s pivots can be trusted and the diagonal of `G + shift I` is at most
+    `most` times the shift: one reduction, where two would be kernels of their own."""
+    diagonal = tf.linalg.diag_part(gram) + shift
+    trusted = has_trusted_pivots(tf.linalg.diag_part(factor) ** 2 * diagonal)
+    return tf.reduce_all(trusted & (diagonal <= most * shift))
 
 
 def _compared_with_rows(factor, unchecked, form):
     """Returns how much `WᵀW` amplifies, with the diagonal of `G + shift I` scaled to one, and
     whether it agrees with the rows where it amplifies most, and rounding does most."""
-    y, expected = _most_amplified(factor, _diagonal(form))
+    diagonal = tf.linalg.diag_part(form.gram) + form.shift
+    y, expected = _most_amplified(factor, diagonal)
 
     def agrees():
         found = tf.reshape(form.energy(y), tf.shape(expected))

@@ -37,11 +37,16 @@ def inverse_factor(gram, shift, damping, times=None, most=None):
     pivots_inverted = tf.linalg.diag_part(inverse) ** 2
     # A failed factorization is NaN, for which this is false.
     if most is None:
-        trusted = pivots_inverted < 1 / _SMALLEST_PIVOT[gram.dtype]
+        trusted = has_trusted_pivots(pivots_inverted)
     else:
         sums = tf.reduce_sum(tf.abs(unit), axis=-1)
         trusted = pivots_inverted * tf.reduce_max(sums, axis=-1, keepdims=True) < most
     return inverse * scale[..., None, :], tf.reduce_all(trusted)
+
+
+def has_trusted_pivots(inverted):
+    """Returns for which inverted pivots of a matrix with unit diagonal a solve is trusted."""
+    return inverted < 1 / _SMALLEST_PIVOT[inverted.dtype]
 
 
 def halvings(n):
