@@ -7,8 +7,8 @@ which form each layer would step on a GPU, and all is counted by the peaks in
 `keras_proxprop/machine.py`. How it is counted:
 
 - A layer's backpropagation is three products in TF32. What has to keep float32's accuracy
-  (Gram matrices, inverses, what they are multiplied with, and AᵀD, which takes the place of
-  the gradient) is three products in TF32 for each product.
+  (Gram matrices, inverses, what they are multiplied with) is three products in TF32 for each
+  product; AᵀD, which takes the place of the gradient, is one to three, as the form asks.
 - A kernel is launched in five microseconds: three kernels for a layer's backpropagation, and
   what `keras_proxprop/solvers/price.py` says for a form of the step.
 - Each layer writes its outputs, the next one reads them, and backpropagation does so twice
@@ -32,7 +32,7 @@ import keras
 from keras_proxprop import ProxProp, machine
 from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.keras_seams.scratch import trace_call
-from keras_proxprop.memory.averaged_gram import Averaged
+from keras_proxprop.memory.averaged_gram import Averaged, Kept
 from keras_proxprop.plan import Plan
 from keras_proxprop.problem import Problem
 from keras_proxprop.reports.nominal_call import call_of
@@ -129,7 +129,7 @@ def beyond(problem, rows, solver):
     with machine.used(ARITHMETIC):
         operations = solver.prices(rows, problem.columns, rows.count)[form]
     state = 2 * rows.groups * rows.features**2 * NUMBER * isinstance(solver, Averaged)
-    right = of_right_side(problem, rows)
+    right = of_right_side(problem, rows, form)
     return label, Cost(cost, operations, moved + right.bytes, state, right.seconds)
 
 
@@ -157,11 +157,14 @@ def _inputs(problem):
     return sum(math.prod(x.shape) for x in problem.inputs if hasattr(x, "shape"))
 
 
-def of_right_side(problem, rows):
+def of_right_side(problem, rows, form):
     """Returns the `Cost` of an exact `AᵀD`, beyond that of the explicit step's."""
-    cost = price.right_side(rows, problem.columns, rows.count)
-    numbers = _inputs(problem) + (rows.count + rows.features) * problem.columns
-    return Cost(cost, cost, (machine.SPLIT - 1) * numbers * NUMBER)
+    columns, count = problem.columns, rows.count
+    kept = form.startswith("memory") and Kept(None).choice(rows, columns)[0]
+    more = {"dual": 2, "before": 0}.get(kept or form, 1)
+    cost = price.right_side(rows, columns, count, more)
+    numbers = _inputs(problem) + (count + rows.features) * columns
+    return Cost(cost, cost, more * numbers * NUMBER)
 
 
 def around(model, batch):

@@ -7,35 +7,60 @@ written as the sum of a large part, of 10 bits, and a small one. Products of lar
 not rounded. The product of the small parts is left out: it is less than 2⁻²² of the whole.
 """
 
-import tensorflow as tf
+import functools
 
-from keras_proxprop import devices
+import tensorflow as tf
 
 # Bits of float32's mantissa that TF32 leaves out.
 _DROPPED = 13
 
 
-def product(function, a, b):
-    """Returns `function(a, b)`, which is linear in each of its arguments and multiplies."""
-    if a.dtype != tf.float32 or not devices.rounds_products():
+def rounds_products():
+    """Returns whether TensorFlow multiplies in TF32 what is float32."""
+    return tf.config.experimental.tensor_float_32_execution_enabled() and _has_tf32()
+
+
+@functools.cache
+def _has_tf32():
+    gpus = tf.config.list_physical_devices("GPU")
+    details = map(tf.config.experimental.get_device_details, gpus)
+    return any(each.get("compute_capability", (0,)) >= (8, 0) for each in details)
+
+
+def product(function, a, b, split=2):
+    """Returns `function(a, b)`, which is linear in each of its arguments and multiplies.
+
+    Args:
+        function: function of `a` and `b`.
+        a, b: tensors.
+        split: how many of them are not to be rounded: 2 (default), 1 (`a`), or 0.
+    """
+    if a.dtype != tf.float32 or not split or not rounds_products():
         return function(a, b)
-    (a, small_a), (b, small_b) = _parts(a), _parts(b)
-    return function(a, b) + (function(a, small_b) + function(small_a, b))
+    a, small = _parts(a)
+    if split == 1:
+        return function(a, b) + function(small, b)
+    b, small_b = _parts(b)
+    return function(a, b) + (function(a, small_b) + function(small, b))
 
 
-def matmul(a, b, transpose_a=False, transpose_b=False):
-    """Returns what `tf.matmul` returns."""
-    if a.dtype == tf.float32 and devices.rounds_products():
-        # One product that adds up three times as much: fewer kernels to launch.
-        (a, small_a), (b, small_b) = _parts(a), _parts(b)
-        a = tf.concat([a, a, small_a], axis=-2 if transpose_a else -1)
-        b = tf.concat([b, small_b, b], axis=-1 if transpose_b else -2)
+def matmul(a, b, transpose_a=False, transpose_b=False, split=2):
+    """Returns what `tf.matmul` returns; `split` is as in `product`."""
+    if a.dtype == tf.float32 and split and rounds_products():
+        # One product that adds up several times as much: fewer kernels to launch.
+        (a, small), parts = _parts(a), [b, b]
+        a = [a, small]
+        if split == 2:
+            b, small_b = _parts(b)
+            a, parts = [*a, a[0]], [b, b, small_b]
+        a = tf.concat(a, axis=-2 if transpose_a else -1)
+        b = tf.concat(parts, axis=-1 if transpose_b else -2)
     return tf.matmul(a, b, transpose_a, transpose_b)
 
 
 def with_itself(x, **transposed):
     """Returns the product of a matrix, or of a stack, with its own transpose."""
-    if x.dtype != tf.float32 or not devices.rounds_products():
+    if x.dtype != tf.float32 or not rounds_products():
         return tf.matmul(x, x, **transposed)
     x, small = _parts(x)
     mixed = tf.matmul(x, small, **transposed)
@@ -44,7 +69,7 @@ def with_itself(x, **transposed):
 
 def selected(function, x):
     """Returns `function(x)`, which adds up entries by products with zeros and ones."""
-    if x.dtype != tf.float32 or not devices.rounds_products():
+    if x.dtype != tf.float32 or not rounds_products():
         return function(x)
     large, small = _parts(x)
     return function(large) + function(small)

@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_proxprop import devices
+from keras_proxprop import machine, tf32
 from keras_proxprop.keras_seams.xla_context import is_compiled_by_xla
 from keras_proxprop.rows.arrays import size
 
@@ -54,7 +54,7 @@ def traced_once(function):
     """
 
     @functools.cache
-    def shared(rounds_products, has_gpu):
+    def shared(rounds_products, machine_in_force):
         # Otherwise TensorFlow inlines the body at every call before it runs or compiles
         # anything: one trace, but as much to optimize and to keep as with many.
         return tf.function(
@@ -68,7 +68,7 @@ def traced_once(function):
             for arg in args
         ]
         # What it becomes depends on both.
-        own = shared(devices.rounds_products(), devices.has_gpu())
+        own = shared(tf32.rounds_products(), machine.in_force())
         return own.get_concrete_function(*kinds)(*filter(tf.is_tensor, args))
 
     return call

@@ -17,7 +17,7 @@ MUTATIONS = [
     Mutation(
         "sign of the direction",
         "solvers/exact.py",
-        "self.right = add(rows.multiply_transposed(d), rest)",
+        "self.right = add(rows.multiply_transposed(d, tau.split), rest)",
         "self.right = [-part for part in add(rows.multiply_transposed(d), rest)]",
         "test_propositions.py of_descent",
     ),
@@ -173,15 +173,15 @@ MUTATIONS = [
     Mutation(
         "small parts of an operand left out in TF32",
         "tf32.py",
-        "return function(a, b) + (function(a, small_b) + function(small_a, b))",
+        "return function(a, b) + (function(a, small_b) + function(small, b))",
         "return function(a, b) + function(a, small_b)",
         "test_tf32.py as_exact_as_in_float32 and convolution",
     ),
     Mutation(
         "small part of the wrong operand in a product in TF32",
         "tf32.py",
-        "b = tf.concat([b, small_b, b]",
-        "b = tf.concat([b, b, small_b]",
+        "[*a, a[0]], [b, b, small_b]",
+        "[*a, a[0]], [b, small_b, b]",
         "test_tf32.py products_are_as_exact",
     ),
     Mutation(

@@ -62,7 +62,8 @@ def solved(name, solver, tau, dtype=tf.float32):
 def kept(rows):
     """Returns a solver with an inverse that is at hand, as memory has it."""
     gram = tf.cast(rows.gram(), tf.float64)
-    shift = 0.01 * tf.reduce_mean(tf.linalg.diag_part(gram))
+    # As where τ is "auto".
+    shift = 0.1 * tf.reduce_mean(tf.linalg.diag_part(gram))
     shift *= tf.eye(gram.shape[-1], dtype=gram.dtype)
     return Kept(tf.cast(tf.linalg.inv(gram + shift), rows.dtype))
 

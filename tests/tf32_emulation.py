@@ -7,7 +7,7 @@ import inspect
 import tensorflow as tf
 from tensorflow.python.ops import gen_linalg_ops, gen_math_ops, gen_nn_ops
 
-from keras_proxprop import devices
+from keras_proxprop import tf32
 
 # TensorFlow's products, and the operands of each that TF32 rounds.
 _PRODUCTS = [
@@ -66,14 +66,14 @@ def emulated(noticed=True):
         noticed: whether the package is told. Defaults to `True`.
     """
     originals = [(place, name, getattr(place, name)) for place, name, _ in _PRODUCTS]
-    rounds_products = devices.rounds_products
+    rounds_products = tf32.rounds_products
     try:
         for place, name, operands in _PRODUCTS:
             setattr(place, name, _rounding(getattr(place, name), operands))
         # No bool: what was traced for those must not be taken.
-        devices.rounds_products = lambda: "emulated" if noticed else ""
+        tf32.rounds_products = lambda: "emulated" if noticed else ""
         yield
     finally:
-        devices.rounds_products = rounds_products
+        tf32.rounds_products = rounds_products
         for place, name, original in originals:
             setattr(place, name, original)

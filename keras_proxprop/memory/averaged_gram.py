@@ -52,8 +52,8 @@ class Averaged(Solver):
     def prices(self, rows, columns, count):
         products = min(_products(rows, columns, count).values())
         refresh = price.factorized_gram(rows, count) / self._refresh_every
-        gradient = price.right_side(rows, columns, count) + price.latency("memory")
-        return {f"memory/{self._refresh_every}": products + refresh + gradient}
+        products += refresh + price.latency("memory")
+        return {f"memory/{self._refresh_every}": products}
 
     def run(self, form, rows, d, tau, rest):
         return Kept(self._inverse).solve(rows, d, tau, rest)[0], self._damped
@@ -99,7 +99,7 @@ class Kept(Solver):
     def run(self, form, rows, d, tau, rest):
         inverse = tf.convert_to_tensor(self._inverse)
         if form == "after":
-            gradient = tf.concat(add(rows.multiply_transposed(d), rest), axis=0)
+            gradient = tf.concat(add(rows.multiply_transposed(d, tau.split), rest), axis=0)
             p = rows.split(rows.side_by_side(tf32.matmul(inverse, rows.by_group(gradient))))
         else:
             # The inverse amplifies what is lost of `A`, and nothing of `D`. That side is
@@ -114,7 +114,8 @@ class Kept(Solver):
 
 def _products(rows, columns, count):
     """Returns `{side: multiply-adds}` of the product with the inverse."""
-    products = {"after": 1.0 * rows.features**2 * columns}
+    after = 1.0 * rows.features**2 * columns + price.right_side(rows, columns, count)
+    products = {"after": after}
     if rows.groups == 1:
         products["before"] = count * (rows.matrix_cost + rows.features**2)
     return products

@@ -72,8 +72,14 @@ class Rows:
         """Returns `A P`."""
         raise NotImplementedError
 
-    def multiply_transposed(self, d):
-        """Returns `Aᵀ D`, a direction."""
+    def multiply_transposed(self, d, split=2):
+        """Returns `Aᵀ D`, a direction.
+
+        Args:
+            d: `[count, columns]`.
+            split: which of `A` and `D` are not to be rounded, as in `tf32.product`. Defaults
+                to 2: both.
+        """
         raise NotImplementedError
 
     def trace(self):

@@ -33,9 +33,9 @@ class GroupedRows(Rows):
         product = self.side_by_side(tf32.matmul(self.x, self.by_group(direction[0])))
         return product + direction[1] if self.bias else product
 
-    def multiply_transposed(self, d):
-        kernel = self.side_by_side(tf32.matmul(self.x, self.by_group(d), transpose_a=True))
-        return self._with_bias(kernel, d)
+    def multiply_transposed(self, d, split=2):
+        kernel = tf32.matmul(self.x, self.by_group(d), transpose_a=True, split=split)
+        return self._with_bias(self.side_by_side(kernel), d)
 
     def trace(self):
         return tf.reduce_sum(self.x**2) / self.groups + self._ones()

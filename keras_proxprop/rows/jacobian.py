@@ -54,7 +54,7 @@ class JacobianRows(Rows):
         values = [tf.reshape(p, shape) for p, shape in zip(direction, self._shapes)]
         return norm * (self._outputs(values) - self._offset)
 
-    def multiply_transposed(self, d):
+    def multiply_transposed(self, d, split=2):
         (d,), norm = self._in_range([d])
         values = [tf.zeros(shape, self.dtype) for shape in self._shapes]
         with tf.GradientTape() as tape:

@@ -23,8 +23,8 @@ class MatrixRows(Rows):
         product = tf32.matmul(self.x, direction[0])
         return product + direction[1] if self.bias else product
 
-    def multiply_transposed(self, d):
-        kernel = tf32.matmul(self.x, d, transpose_a=True)
+    def multiply_transposed(self, d, split=2):
+        kernel = tf32.matmul(self.x, d, transpose_a=True, split=split)
         return self._with_bias(kernel, d)
 
     def trace(self):
@@ -74,8 +74,8 @@ class PartitionedRows(MatrixRows):
     def multiply(self, direction):
         return super().multiply([tf.concat(direction, axis=0)])
 
-    def multiply_transposed(self, d):
-        return self.split(super().multiply_transposed(d)[0])
+    def multiply_transposed(self, d, split=2):
+        return self.split(super().multiply_transposed(d, split)[0])
 
     def split(self, stacked):
         return tf.split(stacked, self._sizes)

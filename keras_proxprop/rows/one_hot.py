@@ -26,7 +26,7 @@ class OneHotRows(Rows):
     def multiply(self, direction):
         return tf.gather(tf.convert_to_tensor(direction[0]), self.indices)
 
-    def multiply_transposed(self, d):
+    def multiply_transposed(self, d, split=2):
         shape = tf.constant([self.features, d.shape[-1]])
         return [tf.IndexedSlices(d, self.indices, shape)]
 

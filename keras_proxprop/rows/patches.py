@@ -79,8 +79,8 @@ class PatchRows(Rows):
         product = tf.reshape(product, [-1, product.shape[-1]])
         return product + direction[1] if self.bias else product
 
-    def multiply_transposed(self, d):
-        return self._with_bias(self._correlate(d), d)
+    def multiply_transposed(self, d, split=2):
+        return self._with_bias(self._correlate(d, split), d)
 
     def trace(self):
         energy = tf.reduce_sum(self.images**2, axis=[0, -1])
@@ -163,7 +163,7 @@ class PatchRows(Rows):
     def _convolve(self, images, kernel):
         return self.geometry.convolve(images, kernel)
 
-    def _correlate(self, d):
+    def _correlate(self, d, split):
         """Returns `Σ_p patch(p) d(p)ᵀ` over the windows, `[n, columns]`."""
         g, columns = self.geometry, d.shape[-1]
         d = tf.reshape(d, [-1] + self.grid + [columns])
@@ -171,7 +171,7 @@ class PatchRows(Rows):
             images = tf.pad(self.images, self._paddings())
             kernel = xla.filter_gradient(images, d, g.kernel_size, g.dilation, g.strides)
             return tf.reshape(kernel, [-1, columns])
-        return tf32.product(self._filter_gradient, self.images, d)
+        return tf32.product(self._filter_gradient, self.images, d, split)
 
     def _filter_gradient(self, images, d):
         patch = math.prod(self.geometry.kernel_size) * images.shape[-1] // self.groups

@@ -53,7 +53,7 @@ class ScalingRows(Rows):
             product.append(total * scale + self._number() * offset)
         return tf.concat(product, 0)
 
-    def multiply_transposed(self, d):
+    def multiply_transposed(self, d, split=2):
         products = tf.reduce_sum(tf.reshape(d, [-1, self._reads, d.shape[-1]]), 0)
         return tf.split(products, self._reads)[: self.features]
 
@@ -113,7 +113,7 @@ class SlopeRows(Rows):
     def multiply(self, direction):
         return self.x * direction[0]
 
-    def multiply_transposed(self, d):
+    def multiply_transposed(self, d, split=2):
         return [tf.reduce_sum(self.x * d, 0, keepdims=True)]
 
     def trace(self):

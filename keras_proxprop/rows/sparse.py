@@ -54,7 +54,7 @@ class SparseRows(MatrixRows):
         product = tf.sparse.sparse_dense_matmul(self.sparse, direction[0])
         return product + direction[1] if self.bias else product
 
-    def multiply_transposed(self, d):
+    def multiply_transposed(self, d, split=2):
         kernel = tf.sparse.sparse_dense_matmul(self.sparse, d, adjoint_a=True)
         return self._with_bias(tf.ensure_shape(kernel, [self._width, d.shape[1]]), d)
 

@@ -27,17 +27,18 @@ class StackedRows(Rows):
     def multiply(self, direction):
         return tf.concat([part.multiply(direction) for part in self.parts], 0)
 
-    def multiply_transposed(self, d):
-        return [tf.add_n(terms) for terms in zip(*self._of_parts("multiply_transposed", d))]
+    def multiply_transposed(self, d, split=2):
+        parts = self._of_parts("multiply_transposed", d, split)
+        return [tf.add_n(terms) for terms in zip(*parts)]
 
     def equations_in_float64(self, d):
         pairs = self._of_parts("equations_in_float64", d)
         grams, products = zip(*pairs)
         return tf.add_n(grams), [tf.add_n(terms) for terms in zip(*products)]
 
-    def _of_parts(self, name, d):
+    def _of_parts(self, name, d, *args):
         pieces = tf.split(d, [part.count for part in self.parts], axis=0)
-        return [getattr(part, name)(piece) for part, piece in zip(self.parts, pieces)]
+        return [getattr(part, name)(piece, *args) for part, piece in zip(self.parts, pieces)]
 
     def split(self, stacked):
         return self.parts[0].split(stacked)

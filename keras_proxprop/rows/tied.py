@@ -72,14 +72,14 @@ class TiedRows(Rows):
         ]
         return tf.concat([tf.reshape(p, [-1, 1]) for p in products], 0)
 
-    def multiply_transposed(self, d):
+    def multiply_transposed(self, d, split=2):
         of_lookups, of_states = self._split(d)
         parts = []
         if of_lookups:
             parts = self._lookups.multiply_transposed(tf.concat(of_lookups, 0))
         if of_states:
             h = self._states(d.dtype)
-            dense = tf32.matmul(tf.concat(of_states, 0), h, transpose_a=True)
+            dense = tf32.matmul(tf.concat(of_states, 0), h, transpose_a=True, split=split)
             parts = [dense + tf.convert_to_tensor(part) for part in parts] or [dense]
         return parts
 

@@ -57,7 +57,7 @@ class ConjugateGradient(Solver):
             outer = count * rows.matrix_cost + count**2 * features
             prices["dual"] = outer + self.iterations * count**2 * columns
         more = self.iterations * _OPERATIONS * machine.in_force().launch
-        more += price.right_side(rows, columns, count)
+        more += price.right_side(rows, columns, count, split=2)
         return {form: cost + more for form, cost in prices.items()}
 
     def run(self, form, rows, d, tau, rest):

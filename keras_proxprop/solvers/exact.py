@@ -80,7 +80,7 @@ class _Primal:
 
     def __init__(self, rows, d, tau, rest):
         self._rows, self._d, self._rest = rows, d, rest
-        self.right = add(rows.multiply_transposed(d), rest)
+        self.right = add(rows.multiply_transposed(d, tau.split), rest)
         (self.gram,) = replicas.total_symmetric([rows.gram()])
         self.shift = tau.shift(rows, self.gram)
         if replicas.in_sync() > 1:

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_proxprop import devices, replicas, tf32, xla
+from keras_proxprop import machine, replicas, tf32, xla
 from keras_proxprop.solvers.inverse_factor import has_trusted_pivots, inverse_factor
 
 # By how much a float32 inverse may differ from the rows, in the direction it amplifies most.
@@ -156,7 +156,7 @@ def floored_inverse(gram, shift, times):
         shift: positive tensor, broadcast to `[..., n]`.
         times: how often a matrix is halved: see `halvings`.
     """
-    if gram.dtype == tf.float64 or not devices.has_gpu():
+    if gram.dtype == tf.float64 or machine.in_force() is not machine.GPU:
         return _floored_in_float64(gram, shift, times)
     factor, trusted = inverse_factor(gram, shift, _FLOOR, times, _CONDITION)
     inverse = tf32.with_itself(factor, transpose_a=True)

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_proxprop import devices, tf32, xla
+from keras_proxprop import machine, tf32, xla
 
 # Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
 # thousandth of the solution; below the second, float64 may have.
@@ -51,14 +51,14 @@ def has_trusted_pivots(inverted):
 
 def halvings(n):
     """Returns how often an `n × n` matrix is halved before its parts are factorized."""
-    if devices.has_gpu():
+    if machine.in_force() is machine.GPU:
         return 0
     return min(_HALVINGS, max(0, math.ceil(math.log2(n / _LEAF))))
 
 
 def inverse_cholesky(matrix, times):
     """Returns the inverse of the Cholesky factor."""
-    if times is None and devices.has_gpu():
+    if times is None and machine.in_force() is machine.GPU:
         times = 0
     if times is None:
         large = tf.shape(matrix)[-1] > _LEAF

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from keras_proxprop import machine, replicas
 
-# Operations, one after the other, to which a layer's compiled step is held: the explicit one,
-# and what each form adds.
-_OPERATIONS = {"explicit": 3, "closed": 3, "memory": 3, "primal": 15, "dual": 15}
+# Operations of a layer's compiled step, one after the other: the explicit one, and what each
+# form adds where products are in TF32, as `tests/citizen/test_compiled_steps.py` counts them.
+_OPERATIONS = {"explicit": 3, "closed": 3, "memory": 8, "primal": 25, "dual": 25}
 # Where the batch size is unknown at trace time: the batch sizes that a choice must suit, and
 # the one that decides if the choice cannot be made at run time.
 _BATCH_SIZES = (1, 8, 32, 64, 128, 512, 2048, 8192, 32768)
@@ -24,12 +24,17 @@ def backpropagation(rows, columns, count):
     return products + latency("explicit")
 
 
-def right_side(rows, columns, count):
+def right_side(rows, columns, count, split=1):
     """Returns what `AᵀD` costs beyond the explicit step's, which may keep less accuracy.
 
     An inverse amplifies what rounding adds to it.
+
+    Args:
+        rows, columns, count: as in `primal_and_dual`.
+        split: how many operands are not to be rounded. Defaults to 1, as where τ is "auto".
     """
-    return (1 - machine.in_force().plain) * count * rows.entries * columns
+    more = (1 - machine.in_force().plain) / 2
+    return split * more * count * rows.entries * columns
 
 
 def latency(form):
@@ -48,16 +53,16 @@ def primal_and_dual(rows, columns, count):
         count: number of rows, a number or a float tensor.
     """
     features = rows.features
-    gradient = right_side(rows, columns, count)
-    primal = factorized_gram(rows, count) + features**2 * columns + gradient
-    primal += latency("primal")
+    primal = factorized_gram(rows, count) + features**2 * columns
+    primal += right_side(rows, columns, count) + latency("primal")
     if rows.groups > 1:
         return {"primal": primal}
     outer = count * rows.matrix_cost + count**2 * features
     factor = machine.in_force().inverse_factor(count)
     solve = factor + count**2 * min(columns, features)
-    # The last product is made as exactly as the right side of the primal form.
-    return {"primal": primal, "dual": outer + solve + gradient + latency("dual")}
+    # In the last product, errors of `K⁻¹ D` are to cancel.
+    last = right_side(rows, columns, count, split=2)
+    return {"primal": primal, "dual": outer + solve + last + latency("dual")}
 
 
 def factorized_gram(rows, count):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_proxprop import CurvatureMemory, ProxProp, devices, machine, solvers, xla
+from keras_proxprop import CurvatureMemory, ProxProp, machine, solvers, tf32, xla
 
 # TensorFlow's own table of what its bridge to XLA compiles. It has no public name.
 xla_ops = pytest.importorskip("tensorflow.python.util.pywrap_xla_ops")
@@ -93,8 +93,7 @@ def test_every_operation_is_one_that_xla_compiles(step, monkeypatch):
     # As it is traced where there is a GPU.
     monkeypatch.setattr(xla, "for_cpu", lambda: False)
     monkeypatch.setattr(machine, "of_device", lambda *_: machine.GPU)
-    monkeypatch.setattr(devices, "has_gpu", lambda: True)
-    monkeypatch.setattr(devices, "rounds_products", lambda: True)
+    monkeypatch.setattr(tf32, "rounds_products", lambda: "emulated")
     found = operations(*STEPS[step])
     # The step is all there.
     assert {"MatMul", "Conv2D"} <= found

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_proxprop import CurvatureMemory, ProxProp, devices, xla
+from keras_proxprop import CurvatureMemory, ProxProp, machine, tf32, xla
 
 # What is no operation of its own when it runs.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
@@ -45,19 +45,19 @@ def operations(optimizer, layers):
 
 @pytest.fixture
 def on_a_gpu(monkeypatch):
-    monkeypatch.setattr(devices, "has_gpu", lambda: "emulated")
+    monkeypatch.setattr(machine, "in_force", lambda: machine.GPU)
     monkeypatch.setattr(xla, "for_cpu", lambda: False)
 
 
 # What a layer adds to a step, beyond what it adds where it steps explicitly, at most: where
 # float32 is multiplied as it is, and where it is multiplied in TF32.
-LIMITS = {"memory": (4, 9), "dual": (15, 25)}
+LIMITS = {"memory": (4, 8), "dual": (15, 25)}
 
 
 @pytest.mark.filterwarnings("ignore:No layer of model")
 @pytest.mark.parametrize("in_tf32", [False, True], ids=["float32", "tf32"])
 def test_a_layer_adds_few_operations(in_tf32, on_a_gpu, monkeypatch):
-    monkeypatch.setattr(devices, "rounds_products", lambda: "emulated" if in_tf32 else "")
+    monkeypatch.setattr(tf32, "rounds_products", lambda: "emulated" if in_tf32 else "")
     added, conditions = {}, {}
     for optimizer in OPTIMIZERS:
         two, three = (operations(optimizer, layers) for layers in (2, 3))

@@ -39,8 +39,8 @@ def test_a_step_is_counted_product_by_product():
     factor = 2 / 3 * 64**3 * TF32 / 9.75e12
     assert first.multiply_adds == pytest.approx(3 * exact + factor, rel=1e-9)
     assert first.state == second.state == 0
-    # Fifteen launches, and those that wait for each other in the factor.
-    waiting = 15 * LAUNCH + 2 / 3 * 64 * 1000**2 / 9.75e12
+    # Its own launches, and those that wait for each other in the factor.
+    waiting = 25 * LAUNCH + 2 / 3 * 64 * 1000**2 / 9.75e12
     assert first.waiting == pytest.approx(waiting, rel=1e-9)
 
 
@@ -51,8 +51,8 @@ def test_memory_is_state_and_spreads_its_refreshes():
     assert all(label.endswith("memory/100") for label, _ in extra)
     matrix, weights = 401**2, 401 * 300
     refresh = 3 * (64 * 400 + matrix) + 6 * matrix
-    right = 2 * (64 * 400 + (64 + 401) * 300)
-    numbers = refresh / 100 + 3 * (matrix + 2 * weights) + right
+    # The product with the inverse comes first, and `AᵀD` is as in an explicit step.
+    numbers = refresh / 100 + 3 * (matrix + 2 * weights)
     assert extra[0][1].bytes == pytest.approx(4 * numbers, rel=1e-9)
 
 

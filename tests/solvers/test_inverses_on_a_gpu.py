@@ -6,7 +6,7 @@ import tensorflow as tf
 from helpers import assert_close
 from tf32_emulation import emulated
 
-from keras_proxprop import devices
+from keras_proxprop import machine
 from keras_proxprop.solvers import factorization
 
 FLOOR = 1e-5
@@ -36,7 +36,7 @@ def expected(matrix, shift):
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     """Products are in TF32, and the list has an entry for each stack inverted in float64."""
-    monkeypatch.setattr(devices, "has_gpu", lambda: "emulated")
+    monkeypatch.setattr(machine, "in_force", lambda: machine.GPU)
     found, original = [], factorization._floored_in_float64
 
     def noted(*args):
