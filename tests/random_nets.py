@@ -7,101 +7,12 @@ import keras
 import numpy as np
 from hypothesis import strategies as st
 from keras import layers
+from random_layers import Made
 
 SMALL = st.integers(1, 4)
 ACTIVATIONS = st.sampled_from([None, "relu", "tanh", "gelu", "softplus"])
-
-
-class Twice(layers.Layer):
-    """A layer that is called on its own output: one problem of two calls' rows."""
-
-    def __init__(self, inner, dtype=None):
-        super().__init__(dtype=dtype)
-        self.inner = inner
-
-    def build(self, shape):
-        self.inner.build(shape)
-
-    def compute_output_shape(self, shape):
-        return shape
-
-    def call(self, x):
-        return self.inner(keras.ops.tanh(self.inner(x)))
-
-
-class Parallel(layers.Layer):
-    """Two layers that read the same tensor: one matrix, more columns."""
-
-    def __init__(self, first, second, dtype=None):
-        super().__init__(dtype=dtype)
-        self.first, self.second = first, second
-
-    def build(self, shape):
-        self.first.build(shape)
-        self.second.build(shape)
-
-    def compute_output_shape(self, shape):
-        return self.first.compute_output_shape(shape)
-
-    def call(self, x):
-        return self.first(x) + keras.ops.sin(self.second(x))
-
-
-class Attention(layers.Layer):
-    """Self-attention."""
-
-    def __init__(self, attention, dtype=None):
-        super().__init__(dtype=dtype)
-        self.attention = attention
-
-    def build(self, shape):
-        self.attention.build(query_shape=shape, value_shape=shape)
-
-    def compute_output_shape(self, shape):
-        return shape
-
-    def call(self, x):
-        return x + self.attention(x, x)
-
-
-@dataclasses.dataclass(frozen=True)
-class Made:
-    """How to make a layer: the name of its class, and its arguments."""
-
-    name: str
-    arguments: dict
-
-    def layer(self, dtype):
-        if self.name == "Twice":
-            return Twice(layers.Dense(**self.arguments, dtype=dtype), dtype)
-        if self.name == "Parallel":
-            both = [layers.Dense(**self.arguments, dtype=dtype) for _ in range(2)]
-            return Parallel(*both, dtype)
-        if self.name in ("MultiHeadAttention", "GroupQueryAttention"):
-            inner = getattr(layers, self.name)(**self.arguments, dtype=dtype)
-            return Attention(inner, dtype)
-        return getattr(layers, self.name)(**self.arguments, dtype=dtype)
-
-    @property
-    def is_composite(self):
-        """Whether more than a product is between its inputs and outputs."""
-        parts = ("Twice", "Parallel", "Attention", "Separable", "RNN", "LSTM", "GRU")
-        parts += ("Normalization",)
-        return any(part in self.name for part in parts)
-
-    def copies(self):
-        """Returns layers in float64 that one after the other are linear in their weights."""
-        if not self.name.startswith("Separable"):
-            return [self.layer("float64")]
-        arguments = dict(self.arguments)
-        filters, order = arguments.pop("filters"), self.name[-2]
-        bias = arguments.pop("use_bias")
-        depthwise = getattr(layers, f"DepthwiseConv{order}D")
-        pointwise = getattr(layers, f"Conv{order}D")
-        return [
-            depthwise(**arguments, use_bias=False, dtype="float64"),
-            pointwise(filters, 1, use_bias=bias, dtype="float64"),
-        ]
+RECURRENT = ("SimpleRNN", "LSTM", "GRU")
+POLICIES = ("float32", "float64", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +30,7 @@ class Net:
             chain += [made.layer(self.policy)]
             chain += [layers.Activation(activation, dtype=self.policy)] if activation else []
         dtype = "float64" if self.policy == "float64" else "float32"
-        dtype = "int32" if self.layers[0].name == "Embedding" else dtype
+        dtype = "int32" if self.layers[0].takes_ids else dtype
         return keras.Sequential([keras.Input(self.shape, dtype=dtype), *chain])
 
 
@@ -128,11 +39,12 @@ def draw_layer(draw, shape):
     channels, order = shape[-1], len(shape) - 1
     names = ["Dense", "Dense", "Twice", "Parallel", "PReLU"]
     names += ["BatchNormalization", "LayerNormalization", "RMSNormalization"]
-    names += ["GroupNormalization"]
+    names += ["GroupNormalization", "LayerScale"]
     if order == 1:
-        names += ["SimpleRNN", "LSTM", "GRU", "EinsumDense", "MultiHeadAttention"]
-        names += ["GroupQueryAttention"]
+        names += [*RECURRENT, "EinsumDense", "MultiHeadAttention"]
+        names += ["GroupQueryAttention", "Bidirectional"]
     if order:
+        names += ["TimeDistributed"]
         names += [f"Conv{order}D", f"Conv{order}D", f"Conv{order}DTranspose"]
     if order in (1, 2):
         names += [f"DepthwiseConv{order}D", f"SeparableConv{order}D"]
@@ -142,9 +54,16 @@ def draw_layer(draw, shape):
         return Made(name, {"units": units, **bias, **draw_regularizer(draw)})
     if name == "Twice":
         return Made(name, {"units": channels, **bias})
-    if name in ("SimpleRNN", "LSTM", "GRU"):
-        sequences = {"return_sequences": draw(st.booleans())}
-        return Made(name, {"units": min(units, 3), **bias, **sequences})
+    if name in RECURRENT:
+        return draw_recurrent(draw, name)
+    if name == "Bidirectional":
+        inside = draw_recurrent(draw, draw(st.sampled_from(RECURRENT)))
+        merged = draw(st.sampled_from(["concat", "sum", "mul"]))
+        return Made(name, {"merge_mode": merged}, inside)
+    if name == "TimeDistributed":
+        return Made(name, {}, draw_layer(draw, shape[1:]))
+    if name == "LayerScale":
+        return Made(name, {"init_values": 0.5, "projection_dim": channels})
     if name == "EinsumDense":
         equations = ["abc,cd->abd", "abc,bcd->abd", "abc,bd->adc"]
         equation = draw(st.sampled_from(equations))
@@ -165,6 +84,22 @@ def draw_layer(draw, shape):
     if "Conv" in name:
         return Made(name, {**draw_convolution(draw, name, shape), **bias})
     return Made(name, {})
+
+
+def draw_recurrent(draw, name):
+    arguments = {"units": draw(st.integers(1, 3)), "use_bias": draw(st.booleans())}
+    # An orthogonal matrix, which is Keras's default, cannot be made in bfloat16.
+    arguments["recurrent_initializer"] = "glorot_uniform"
+    return Made(name, {**arguments, "return_sequences": draw(st.booleans())})
+
+
+def draw_embedding(draw, width):
+    arguments = {"input_dim": 5, "output_dim": width}
+    # Came with Keras 3.12.
+    if hasattr(layers, "ReversibleEmbedding") and draw(st.booleans()):
+        tied = {"tie_weights": draw(st.booleans())}
+        return Made("LookupAndProjection", {**arguments, **tied})
+    return Made("Embedding", arguments)
 
 
 def draw_regularizer(draw):
@@ -205,14 +140,15 @@ def output_shape(made, shape):
 
 
 @st.composite
-def nets(draw, policies=("float32", "float64", "mixed_bfloat16", "mixed_float16")):
+def nets(draw, policies=POLICIES):
     order = draw(st.sampled_from([0, 0, 1, 1, 2, 2, 3]))
     shape = tuple(draw(st.integers(1, 4 if order < 3 else 3)) for _ in range(order))
     shape = first = (*shape, draw(SMALL))
     chain = []
     if order == 1 and draw(st.booleans()):
         first = shape[:1]
-        chain.append(Made("Embedding", {"input_dim": 5, "output_dim": shape[1]}))
+        chain.append(draw_embedding(draw, shape[1]))
+        shape = output_shape(chain[0], first)
     for _ in range(draw(st.integers(0 if chain else 1, 3))):
         chain.append(draw_layer(draw, shape))
         shape = output_shape(chain[-1], shape)
@@ -230,7 +166,7 @@ def data(net, batch, kind, seed):
     """Returns inputs of a kind, as an array."""
     rng = np.random.default_rng(seed)
     shape = (batch, *net.shape)
-    if net.layers[0].name == "Embedding":
+    if net.layers[0].takes_ids:
         return rng.integers(1 if kind in ("zeros", "constant") else 5, size=shape)
     x = rng.normal(size=shape)
     if kind == "zeros":

@@ -46,6 +46,9 @@ def flat(parts):
 
 def roundoff(step):
     """Returns that of the sums `AᵀD`."""
+    if "Embedding" in step.made.kinds:
+        # Its direction is rows, which whoever applies it adds up.
+        return ROUNDOFF[step.layer.variable_dtype]
     dtype = step.layer.compute_dtype
     return ROUNDOFF[dtype if step.made.is_composite or dtype == "float64" else "float32"]
 
@@ -55,15 +58,15 @@ def one_tau(tau, a):
     return 1 / (0.1 * np.mean(np.sum(a**2, axis=0)) + 1e-12) if tau == "auto" else tau
 
 
-def proximal(a, gradient, terms, tau):
+def proximal(a, gradient, errors, tau):
     """Returns `(AᵀA + I/τ)⁻¹ g`, the condition of the matrix scaled to unit diagonal, and how
-    much a unit of rounding in each of `terms` may change the direction."""
+    much `errors` in the entries of `g` may change the direction."""
     matrix = a.T @ a + np.eye(a.shape[1]) / tau
     scale = 1 / np.sqrt(np.diag(matrix))
     values, vectors = np.linalg.eigh(matrix * scale[:, None] * scale)
     values = np.maximum(values, 1e-18)
     inverse = scale[:, None] * ((vectors / values) @ vectors.T) * scale
-    rounded = np.linalg.norm(np.abs(inverse) @ terms)
+    rounded = np.linalg.norm(np.abs(inverse) @ errors)
     return inverse @ gradient, values[-1] / values[0], rounded
 
 
@@ -110,25 +113,41 @@ def check(expected, variables, gradients, directions, tau, solver, memory, dampe
         for own, a, right, terms in problems(step):
             note(f"{step.made} on {step.inputs.shape}")
             p, g = (flat([all_[indices[i]] for i in own]) for all_ in (directions, gradients))
-            if tau == "auto" and step.made.name == "GRU":
+            if tau == "auto" and "GRU" in step.made.kinds:
                 # Its problems, two or three, have a τ each.
                 continue
-            exact, condition, rounded = proximal(a, right, terms, one_tau(tau, a))
             dtype = step.layer.compute_dtype
+            if "RMSNormalization" in step.made.kinds and dtype == step.layer.variable_dtype:
+                if dtype in ("float16", "bfloat16"):
+                    # `RMSNormalizationBlock` says why.
+                    np.testing.assert_array_equal(p, g)
+                    continue
             lost = 16 * roundoff(step)
-            check_descent(p, g, exact, right, lost, terms)
+            # Where the layer's own gradient is off, by its rounding, so is the direction.
+            errors = lost * terms + np.abs(g - right)
+            exact, condition, rounded = proximal(a, right, errors, one_tau(tau, a))
+            held = as_held(exact, [step.layer.trainable_variables[i] for i in own])
+            check_descent(p, g, held, right, lost, terms)
             if solver == "cg" or damped:
                 continue
             tolerance = 1e-10 if dtype == "float64" else PROMISED
             tolerance += 1e3 * ROUNDOFF["float64"] * condition
             tolerance += 2 * FLOOR * condition if memory else 0
-            check_solution(p, exact, tolerance, lost * rounded, not np.any(g))
+            rounded += np.linalg.norm(held - exact)
+            check_solution(p, exact, tolerance, rounded, not np.any(g))
+
+
+def as_held(direction, weights):
+    """Returns a direction, rounded to the dtype of its weights."""
+    return flat([tf.cast(direction, weights[0].dtype)])
 
 
 def check_descent(p, g, exact, right, lost, terms):
     """Fails where `p` does not descend, unless rounding could have done that to `exact`."""
     inner = exact @ right
     clear = inner > 10 * lost * np.linalg.norm(terms) * np.linalg.norm(exact)
+    # In float16 all of a gradient may be too small to be held.
+    clear = clear and np.any(g)
     event(f"descent is {'clear' if clear else 'lost in rounding'}")
     assert p @ g > 0 or not clear, f"no descent: {p @ g}, not {inner}"
 
