@@ -148,14 +148,26 @@ def dual_conjugate_gradient(rows, d, shift, rest, iterations):
         return tf.concat([above, below], axis=0)
 
     size = tf.norm(gram) if rest is None else tf.norm(gram) + tf.norm(border) + tf.norm(corner)
-    rounding = _ROUNDING * np.finfo(gram.dtype.as_numpy_dtype).eps * size
+    lengths = tf.sqrt(tf.linalg.diag_part(gram))[:, None]
+    if rest is not None:
+        lengths = tf.concat([tf.zeros_like(d) + lengths, tf.sqrt(corner)], axis=0)
+
+    def rounding(u):
+        """Returns how large `uᵀ K u` may be where it is nothing but rounding."""
+        # The second is the less where other rows are longer by far than those that `u` has.
+        bounds = (
+            size * tf.reduce_sum(u**2, axis=0),
+            tf.reduce_sum(lengths * tf.abs(u), axis=0) ** 2,
+        )
+        return _ROUNDING * np.finfo(u.dtype.as_numpy_dtype).eps * tf.minimum(*bounds)
+
     solution, residual, direction = tf.zeros_like(u), u, u
     gram_direction = product(u)
     square = tf.reduce_sum(u * gram_direction, axis=0)
     for iteration in range(iterations):
         image = kept * gram_direction + shift * direction
         step = tf.math.divide_no_nan(square, tf.reduce_sum(gram_direction * image, axis=0))
-        step = tf.where(square > rounding * tf.reduce_sum(residual**2, axis=0), step, 0)
+        step = tf.where(square > rounding(residual), step, 0)
         solution += step * direction
         if iteration + 1 < iterations:
             residual -= step * image

@@ -78,6 +78,36 @@ def test_hard_inputs_are_solved_or_damped(kind, name, jit_compile):
             assert np.sum(np.float64(p) * (a.T @ d)) > 0
 
 
+def two_iterations(matrix, right):
+    """Returns what two iterations of conjugate gradients end with, for every column."""
+    p, residual, direction = np.zeros_like(right), right, right
+    for _ in range(2):
+        image = matrix @ direction
+        step = np.sum(residual**2, axis=0) / np.sum(direction * image, axis=0)
+        p, new = p + step * direction, residual - step * image
+        direction = new + np.sum(new**2, axis=0) / np.sum(residual**2, axis=0) * direction
+        residual = new
+    return p
+
+
+@pytest.mark.parametrize("with_rest", [False, True], ids=["plain", "rest"])
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e6])
+def test_beside_a_row_of_another_scale_without_a_gradient_cg_keeps_the_others_step(
+    scale, with_rest
+):
+    problem = Problem(3, 12, 4)
+    problem.x[1] *= scale
+    problem.d[1] = 0
+    x, d = np.float32(problem.x), np.float32(problem.d)
+    a = np.column_stack([np.float64(x), np.ones(3)])
+    rest = 1e-3 * np.float32(problem.rest) if with_rest else None
+    p, _ = direction(
+        solvers.ConjugateGradient(2), problem.rows(tf.float32), d, 0.5, rest, tf.float32
+    )
+    right = a.T @ np.float64(d) + (rest if with_rest else 0.0)
+    assert_close(p, two_iterations(a.T @ a + 2 * np.eye(13), right), 1e-3)
+
+
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("columns", [500, 700, 1501])
 def test_wide_layers_are_solved_in_float64_a_few_columns_at_a_time(columns, jit_compile):
