@@ -207,7 +207,7 @@ def _averaged(gram, count, rows, keep, average, weight, number, last):
     keep = tf.where(finite, keep, 1.0)
     new = tf.where(per_matrix(finite, gram), gram, tf.zeros_like(gram))
     batch = tf.where(finite, _trace(new), last)
-    average, new = _bounded(average, new, weight, last)
+    average, new = _bounded(average, new, weight, last, 1 - keep)
     kept = per_matrix(tf.cast(keep, gram.dtype), gram)
     average = kept * average + (1 - kept) * new
     weight = keep * weight + (1 - keep)
@@ -221,20 +221,22 @@ def _trace(grams):
     return tf.reduce_mean(traces, axes_of_each(traces))
 
 
-def _bounded(average, new, weight, last):
+def _bounded(average, new, weight, last, share):
     """Returns the sums `average` and a batch's Gram matrices, none out of all proportion.
 
     A batch of outliers would stay for as long as its scale takes to decay. So the batch is
     compared with the average and with the batch at the last refresh: where it is more than
     `_LIMIT` times as large as either, it is scaled down; a change of scale that lasts is taken
     over at the next refresh. Where the average is that much larger than both batches, it is
-    scaled down, as happens after a first batch of outliers.
+    scaled down: at once after a first batch of outliers, else by a tenth, in case it is these
+    two that are out of proportion.
 
     Args:
         average: weighted sums of `AᵀA / R`, a stack.
         new: the batch's `AᵀA / R`, likewise.
         weight: sums of the weights in `average`.
         last: traces of the batch at the last refresh.
+        share: the weight of the batch.
     """
     batch, mean = _trace(new), tf.math.divide_no_nan(_trace(average), weight)
 
@@ -244,7 +246,9 @@ def _bounded(average, new, weight, last):
         # Nothing is out of proportion to nothing.
         return tf.where((value > most) & (most > 0), most / value, 1.0)
 
-    down = tf.maximum(limited(mean, batch, last), 1 / _LIMIT)
+    # An average of two batches has one more, the first.
+    least = tf.where(weight <= 2 * share, tf.zeros_like(share), 1 / _LIMIT)
+    down = tf.maximum(limited(mean, batch, last), least)
     scaled = limited(batch, mean, last)
     down, scaled = (per_matrix(tf.cast(f, new.dtype), new) for f in (down, scaled))
     return down * average, scaled * new
