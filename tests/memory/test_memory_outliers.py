@@ -8,6 +8,7 @@ from memory_cases import convnet, data, train
 
 from keras_proxprop import CurvatureMemory, ProxProp, RowAdam
 from keras_proxprop.memory import averaged_gram
+from keras_proxprop.xla import traced_once
 
 L = keras.layers
 EVERY = 5
@@ -67,9 +68,13 @@ def test_training_recovers_from_a_batch_of_outliers_within_twenty_steps(outlier)
 
 
 def test_the_bound_changes_no_step_of_ordinary_training(monkeypatch):
-    bounded = losses(None, 1.0)
+    bounded, hit = losses(None, 1.0), losses(1, 1000.0)
     monkeypatch.setattr(averaged_gram, "_LIMIT", np.inf)
+    # The trace of before has the bound in it.
+    anew = traced_once(averaged_gram._averaged.__wrapped__)
+    monkeypatch.setattr(averaged_gram, "_averaged", anew)
     np.testing.assert_array_equal(losses(None, 1.0), bounded)
+    assert np.any(losses(1, 1000.0) != hit)
 
 
 def test_a_batch_of_outliers_adds_what_ten_batches_would_and_a_lasting_change_all_of_it():
