@@ -12,9 +12,6 @@ class Gradient(Solver):
     # The gradients of replicas add up to that of all rows.
     sees_all_replicas = True
 
-    def traffic(self, rows, columns, batch_known=True):
-        return 0
-
     def solve(self, rows, d, tau, rest=None):
         # No inverse amplifies what is rounded.
         return add(rows.multiply_transposed(d, split=0), rest), tf.constant(False)

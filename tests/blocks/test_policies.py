@@ -5,6 +5,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import weights_of
 from keras import layers
 
@@ -46,7 +47,12 @@ def is_finite_after_training(policy, optimizer, scale=1.0, loss_weight=1.0, eage
     model = net(policy)
     mode = {"run_eagerly": True} if eager else {"jit_compile": False}
     model.compile(optimizer, "mse", loss_weights=[loss_weight], **mode)
-    model.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    try:
+        model.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    except tf.errors.InvalidArgumentError as error:
+        # Muon of some versions multiplies weights in float64 by a float32.
+        assert "double tensor but is a float" in str(error)
+        return False
     return all(np.isfinite(w.astype("float64")).all() for w in weights_of(model))
 
 

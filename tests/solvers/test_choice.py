@@ -1,5 +1,6 @@
 """Of the forms that a solver has the cheapest is taken."""
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from solver_cases import unknown
@@ -7,7 +8,8 @@ from solver_cases import unknown
 from keras_proxprop import solvers
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.solvers import price
-from keras_proxprop.solvers.auto import Auto
+from keras_proxprop.solvers.auto import ITERATIONS, Auto
+from keras_proxprop.tau import Tau
 
 
 def test_auto_takes_the_smaller_matrix():
@@ -44,3 +46,34 @@ def test_auto_takes_cg_where_both_matrices_are_huge():
 
 def test_auto_solves_20000_classes_exactly():
     assert Auto().choice(unknown(64, 512), 20_000)[0] == "dual"
+
+
+def test_where_auto_takes_cg_it_does_what_cg_does():
+    random = np.random.default_rng(0)
+    rows = MatrixRows(tf.constant(random.normal(size=(400, 400))), bias=False)
+    d, tau = tf.constant(random.normal(size=(400, 1))), Tau(tf.constant(0.7, tf.float64))
+    cg = solvers.ConjugateGradient(ITERATIONS)
+    assert Auto().choice(rows, 1) == cg.choice(rows, 1)
+    # Two replicas would tell each other the gradient, and the product of every iteration.
+    assert Auto().traffic(rows, 1) == cg.traffic(rows, 1) == (1 + ITERATIONS) * 400
+    ((p,), _), ((expected,), _) = (solver.solve(rows, d, tau) for solver in (Auto(), cg))
+    np.testing.assert_array_equal(p, expected)
+    assert Auto.from_config(Auto().get_config()).choice(rows, 1) == cg.choice(rows, 1)
+
+
+@pytest.mark.parametrize(
+    "count, features, columns, sent",
+    [
+        # The rows and `D`; a Gram matrix's upper triangle and the gradient; the gradient and
+        # a product for each iteration.
+        (3, 1000, 50, 3 * 1000 + 3 * 50),
+        (5000, 3, 2, 3 * 4 // 2 + 3 * 2),
+        (400, 400, 1, 3 * 400),
+    ],
+    ids=["dual", "gram", "rows"],
+)
+def test_replicas_that_make_cg_send_what_its_cheapest_form_needs(
+    count, features, columns, sent
+):
+    cg = solvers.ConjugateGradient(2)
+    assert cg.traffic(unknown(count, features), columns) == sent
