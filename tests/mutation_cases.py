@@ -157,6 +157,13 @@ MUTATIONS = [
         "test_solvers.py cg_iterations",
     ),
     Mutation(
+        "rounding of the longest row for that of all in CG",
+        "solvers/conjugate_gradient.py",
+        "tf.minimum(*bounds)",
+        "bounds[0]",
+        "test_hard_problems.py another_scale",
+    ),
+    Mutation(
         "factor not transposed",
         "solvers/factorization.py",
         "return tf32.matmul(factor, tf32.matmul(factor, right), transpose_a=True)",

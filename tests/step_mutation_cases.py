@@ -26,6 +26,13 @@ MUTATIONS_OF_STEPS = [
         "test_memory_outliers.py ten_batches",
     ),
     Mutation(
+        "a first batch of outliers that fades like any",
+        "memory/averaged_gram.py",
+        "tf.where(weight <= 2 * share, ",
+        "tf.where(weight <= 0 * share, ",
+        "test_outliers_over_nets.py recovers",
+    ),
+    Mutation(
         "memory of a step that is skipped",
         "memory/step.py",
         "step_if(due & finite, assign, values)",
