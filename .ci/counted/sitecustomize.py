@@ -19,10 +19,11 @@ def count():
 
     root = pathlib.Path(__file__).resolve().parents[2]
     sources = [str(root / source) for source in os.environ["SLIPCOVER_SOURCE"].split(",")]
+    excluded = os.environ.get("SLIPCOVER_EXCLUDE_LINES", "").split("\n")
     # Without its sources, so that it doesn't look for files that this process never imports.
     counted = slipcover.Slipcover(
         branch=os.environ.get("SLIPCOVER_BRANCH") == "1",
-        exclude_lines=os.environ["SLIPCOVER_EXCLUDE_LINES"].split("\n"),
+        exclude_lines=[pattern for pattern in excluded if pattern],
     )
     slipcover.ImportManager(counted, slipcover.FileMatcher(sources=sources)).__enter__()
 
