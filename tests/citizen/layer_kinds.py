@@ -1,6 +1,7 @@
 """A layer of every kind, each with the shape of an item that it takes."""
 
 import keras
+import tensorflow as tf
 
 L = keras.layers
 IMAGES, SEQUENCE, TOKENS, FEATURES, VOLUMES = (6, 6, 4), (7, 5), (7,), (5,), (3, 3, 3, 2)
@@ -43,9 +44,20 @@ class Attention(keras.Layer):
         return self.attention(x, x)
 
 
+class OfSparse(keras.Layer):
+    def build(self, shape):
+        self.dense = L.Dense(3)
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(tf.sparse.from_dense(tf.nn.relu(x)))
+
+
 def layer_kinds():
     """Returns `{name: (shape, layer)}`, new layers with every call."""
     return {
+        "sparse": (FEATURES, OfSparse()),
+        "sparse and wide": ((40,), OfSparse()),
         "Dense": (FEATURES, L.Dense(3)),
         "Dense of many rows": (SEQUENCE, L.Dense(3, use_bias=False)),
         "regularized": (FEATURES, L.Dense(8, kernel_regularizer="l2", bias_regularizer="l1")),

@@ -121,6 +121,7 @@ print(bytes_of(lambda: ProxProp(**memory), 16, batches_alike=True))
 print(bytes_of(lambda: ProxProp("sgd", **memory, cross_replica="mean"), 2))
 print(bytes_of(lambda: ProxProp("sgd", memory=None, solver=solvers.Exact("primal"))))
 print(bytes_of(lambda: ProxProp("sgd", memory=None, solver=solvers.Exact("dual"))))
+print(bytes_of(lambda: ProxProp("sgd", memory=None, solver=solvers.ConjugateGradient(2))))
 print(bytes_of(lambda: ProxProp(memory=None, gradient_accumulation_steps=3), 2))
 """
 
@@ -149,3 +150,7 @@ def test_a_steady_step_sends_what_adam_sends_and_a_refresh_upper_triangles_once(
     assert by_dual == [*(4 * (w + r) for w, r in zip(weights, rows)), explicit]
     assert 0 < primal[0] - sum(by_primal) < 100
     assert 0 < dual[0] - 4 * (sum(weights) + sum(rows) // 2) < 100
+    # The convolution's gradient, and two products; the rows of the other layer, and its `D`.
+    (cg, by_cg), products, rows = said[6], 3 * weights[0], 8 * (15 + 6)
+    assert by_cg == [4 * (weights[0] + products), 4 * (weights[1] + rows), explicit]
+    assert 0 < cg[0] - 4 * (sum(weights) + products + rows // 2) < 100
