@@ -46,11 +46,9 @@ def flat(parts):
 
 def roundoff(step):
     """Returns that of the sums `AᵀD`."""
-    if "Embedding" in step.made.kinds:
-        # Its direction is rows, which whoever applies it adds up.
-        return ROUNDOFF[step.layer.variable_dtype]
-    dtype = step.layer.compute_dtype
-    return ROUNDOFF[dtype if step.made.is_composite or dtype == "float64" else "float32"]
+    layer = step.layer
+    # In a net all in half precision `D` is as off as what the layers after made of it.
+    return ROUNDOFF[layer.compute_dtype if step.made.is_composite else layer.variable_dtype]
 
 
 def one_tau(tau, a):
