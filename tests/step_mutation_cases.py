@@ -6,28 +6,28 @@ AVERAGED = "test_memory.py steps_are_those_of_the_averaged and 0.5"
 MUTATIONS_OF_STEPS = [
     Mutation(
         "decay of memory for all that is new",
-        "memory/averaged_gram.py",
+        "memory/averages.py",
         "(1 - kept) * new",
         "kept * new",
         AVERAGED,
     ),
     Mutation(
         "sum over rows for their mean in memory",
-        "memory/averaged_gram.py",
+        "memory/averages.py",
         "number = keep * number + (1 - keep) * rows",
         "number = keep * number + (1 - keep)",
         AVERAGED,
     ),
     Mutation(
         "memory without a bound for outliers",
-        "memory/averaged_gram.py",
+        "memory/averages.py",
         "scaled = limited(batch, mean, last)",
         "scaled = tf.ones_like(down)",
         "test_memory_outliers.py ten_batches",
     ),
     Mutation(
         "a first batch of outliers that fades like any",
-        "memory/averaged_gram.py",
+        "memory/averages.py",
         "tf.where(weight <= 2 * share, ",
         "tf.where(weight <= 0 * share, ",
         "test_outliers_over_nets.py recovers",
