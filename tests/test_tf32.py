@@ -169,3 +169,15 @@ def test_products_are_as_exact_as_in_float32(shape):
     assert_close(squares[0], transposed @ x, 1e-6)
     assert_close(squares[1], x @ transposed, 1e-6)
     assert_close(sums, np.sum(np.float64(other), -1, keepdims=True), 1e-6)
+
+
+@pytest.mark.parametrize("split", [1, 2])
+def test_products_of_parts_have_the_derivative_of_a_product(split):
+    random = np.random.default_rng(9)
+    a, b, weights = (random.normal(size=shape) for shape in ([20, 9], [9, 6], [20, 6]))
+    variables = [tf.Variable(np.float32(x)) for x in (a, b)]
+    with emulated(), tf.GradientTape() as tape:
+        value = tf.reduce_sum(tf32.matmul(*variables, split=split) * np.float32(weights))
+    found = tape.gradient(value, variables)
+    for gradient, expected in zip(found, (weights @ b.T, a.T @ weights)):
+        assert_close(gradient, expected, 1e-3)
