@@ -172,7 +172,8 @@ def _held_back(inputs, tensors):
     """Returns the inputs of a layer. What is in half precision waits for `tensors`."""
 
     def waiting(x):
-        return tf.identity(x) if x.dtype in (tf.float16, tf.bfloat16) else x
+        is_half = tf.is_tensor(x) and x.dtype in (tf.float16, tf.bfloat16)
+        return tf.identity(x) if is_half else x
 
     with tf.control_dependencies(tensors):
         return tf.nest.map_structure(waiting, inputs, expand_composites=True)

@@ -151,9 +151,8 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
 
     def __dir__(self):
         # Keras would save what it finds here once more, beside this optimizer's variables.
-        return [
-            name for name in super().__dir__() if name not in ("inner_optimizer", "optimizers")
-        ]
+        hidden = ("inner_optimizer", "optimizers", "_inside")
+        return [name for name in super().__dir__() if name not in hidden]
 
     def build(self, variables):
         if self.built:
