@@ -1,14 +1,13 @@
 """What a machine's work costs: the constants that all prices are counted with."""
 
-import contextlib
 import dataclasses
-import threading
 
 import tensorflow as tf
 
 from keras_proxprop.arguments import check_choice
+from keras_proxprop.in_thread import InThread
 
-_here = threading.local()
+_used = InThread(None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +89,12 @@ _KINDS = {"CPU": CPU, "GPU": GPU}
 def in_force():
     """Returns the `Machine` by which prices are counted here: that of `used`, else that on
     which a step would run."""
-    return getattr(_here, "machine", None) or of_device(None, tf.distribute.get_strategy())
+    return _used.value or of_device(None, tf.distribute.get_strategy())
 
 
-@contextlib.contextmanager
 def used(machine):
     """Context in which prices are those of a `Machine`."""
-    before = getattr(_here, "machine", None)
-    _here.machine = machine
-    try:
-        yield
-    finally:
-        _here.machine = before
+    return _used.set(machine)
 
 
 def of_device(device, strategy):

@@ -4,42 +4,35 @@ Directions of replicas are added up, as gradients are. A direction is linear in 
 side, so each replica makes a part from its right side and the matrix of all replicas' rows.
 """
 
-import contextlib
 import math
-import threading
 
 import tensorflow as tf
 
 from keras_proxprop.arguments import check_choice
+from keras_proxprop.in_thread import InThread
 from keras_proxprop.keras_seams.replica_branches import cond_around_replicas, of_all_here
 
-_here = threading.local()
+_apart = InThread(False)
 
 
 def in_sync():
     """Returns how many replicas make the step together: 1 outside of a strategy."""
-    return 1 if getattr(_here, "apart", False) else _number()
+    return 1 if _apart.value else _number()
 
 
 def parts():
     """Returns how many replicas with rows like its own this replica stands for: 1, or all
     replicas where it is `apart`."""
-    return _number() if getattr(_here, "apart", False) else 1
+    return _number() if _apart.value else 1
 
 
-@contextlib.contextmanager
 def apart(really=True):
     """Context in which this replica knows only its own rows.
 
     Args:
         really: whether the context changes anything. Defaults to `True`.
     """
-    before = getattr(_here, "apart", False)
-    _here.apart = before or really
-    try:
-        yield
-    finally:
-        _here.apart = before
+    return _apart.set(_apart.value or really)
 
 
 def check_cross_replica(cross_replica):

@@ -20,6 +20,10 @@ def rounds_products():
     return tf.config.experimental.tensor_float_32_execution_enabled() and _has_tf32()
 
 
+def _is_rounded(x):
+    return x.dtype == tf.float32 and rounds_products()
+
+
 @functools.cache
 def _has_tf32():
     gpus = tf.config.list_physical_devices("GPU")
@@ -35,7 +39,7 @@ def product(function, a, b, split=2):
         a, b: tensors.
         split: how many of them are not to be rounded: 2 (default), 1 (`a`), or 0.
     """
-    if a.dtype != tf.float32 or not split or not rounds_products():
+    if not split or not _is_rounded(a):
         return function(a, b)
     a, small = _parts(a)
     if split == 1:
@@ -46,7 +50,7 @@ def product(function, a, b, split=2):
 
 def matmul(a, b, transpose_a=False, transpose_b=False, split=2):
     """Returns what `tf.matmul` returns; `split` is as in `product`."""
-    if a.dtype == tf.float32 and split and rounds_products():
+    if split and _is_rounded(a):
         # One product that adds up several times as much: fewer kernels to launch.
         (a, small), parts = _parts(a), [b, b]
         a = [a, small]
@@ -60,7 +64,7 @@ def matmul(a, b, transpose_a=False, transpose_b=False, split=2):
 
 def with_itself(x, **transposed):
     """Returns the product of a matrix, or of a stack, with its own transpose."""
-    if x.dtype != tf.float32 or not rounds_products():
+    if not _is_rounded(x):
         return tf.matmul(x, x, **transposed)
     x, small = _parts(x)
     mixed = tf.matmul(x, small, **transposed)
@@ -69,7 +73,7 @@ def with_itself(x, **transposed):
 
 def selected(function, x):
     """Returns `function(x)`, which adds up entries by products with zeros and ones."""
-    if x.dtype != tf.float32 or not rounds_products():
+    if not _is_rounded(x):
         return function(x)
     large, small = _parts(x)
     return function(large) + function(small)

@@ -5,14 +5,15 @@ not divide evenly, the sum of these is not the mean over the batch.
 """
 
 import contextlib
-import threading
 
 import tensorflow as tf
 from keras.src.losses import loss as of_keras
 
 from keras_proxprop import replicas
+from keras_proxprop.in_thread import InThread
 
-_here = threading.local()
+# `None` where losses are not weighed.
+_share = InThread(None)
 
 
 @contextlib.contextmanager
@@ -23,14 +24,12 @@ def shared_by_rows(count, rows):
         count: number of items on the replica, an int, or a scalar tensor.
         rows: as in `replicas.total_items`, whose result the context yields.
     """
-    batch = None
+    batch = share = None
     if replicas.in_sync() > 1:
         batch = replicas.total_items(count, rows)
-        _here.share = tf.cast(count, tf.float32) / tf.cast(batch[0], tf.float32)
-    try:
+        share = tf.cast(count, tf.float32) / tf.cast(batch[0], tf.float32)
+    with _share.set(share):
         yield batch
-    finally:
-        _here.share = None
 
 
 def unscaled(loss):
@@ -48,11 +47,11 @@ def install():
     )
 
     def scaled(value):
-        share = getattr(_here, "share", None)
+        share = _share.value
         return scale(value) if share is None else value * tf.cast(share, value.dtype)
 
     def unscaled(value):
-        share = getattr(_here, "share", None)
+        share = _share.value
         if share is None:
             return unscale(value)
         return tf.math.divide_no_nan(value, tf.cast(share, value.dtype))

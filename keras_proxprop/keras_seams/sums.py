@@ -7,15 +7,15 @@ whether all make the step, and nothing need be sent for that.
 
 import contextlib
 import functools
-import threading
 
 import keras
 
 from keras_proxprop import replicas
+from keras_proxprop.in_thread import InThread
 from keras_proxprop.keras_seams.finite_step import all_finite, finite_only_if
 from keras_proxprop.keras_seams.provenance import are_finite, note_finite
 
-_here = threading.local()
+_added_up = InThread(False)
 
 
 class Sums:
@@ -46,7 +46,7 @@ class Sums:
             finite = replicas.every(finite)
             directions = finite_only_if(finite, directions)
         else:
-            directions = _added_up(finite_only_if(finite, directions))
+            directions = _sums(finite_only_if(finite, directions))
             finite = all_finite(directions)
         note_finite(directions, finite)
         self._knowing.add(own)
@@ -56,22 +56,16 @@ class Sums:
             self._knowing.discard(own)
 
 
-def _added_up(directions):
+def _sums(directions):
     """Returns the sums of directions over all replicas."""
     parts = [part for part in directions if part is not None]
     sums = iter(replicas.total(parts) if parts else [])
     return [part if part is None else next(sums) for part in directions]
 
 
-@contextlib.contextmanager
 def not_again(really):
     """Context in which Keras's optimizers do not add up what they are given, if `really`."""
-    before = getattr(_here, "added_up", False)
-    _here.added_up = really
-    try:
-        yield
-    finally:
-        _here.added_up = before
+    return _added_up.set(really)
 
 
 def install():
@@ -85,7 +79,7 @@ def install():
 
     @functools.wraps(add_up)
     def add_up_once(self, grads_and_vars):
-        if getattr(_here, "added_up", False):
+        if _added_up.value:
             return list(grads_and_vars)
         return add_up(self, grads_and_vars)
 
