@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_proxprop import ProxProp
+from keras_proxprop import ProxProp, ScheduleFreeAdam
 from parts.contenders import muon
 from parts.schedule_free import ScheduleFreeAdamW
 from parts.soap import SOAP
@@ -90,6 +90,10 @@ VARIANTS = {
     "proxprop-implicit": _ours(final_layer="implicit"),
     "proxprop-batch": _ours(memory=None),
     "proxprop-adam": _inside(_optimizers.Adam, _ADAM),
+    # What steps inside ProxProp, with plain gradients: the share of its averages.
+    "averaged-gradients": Contender(
+        ScheduleFreeAdam, multiples, ("constant",), default=proxprop_default
+    ),
     "proxprop-schedule-free": _inside(
         ScheduleFreeAdamW, _grid(1e-3, 3e-3, 1e-2, 3e-2), ("constant",)
     ),

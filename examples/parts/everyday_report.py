@@ -3,6 +3,7 @@
 import math
 
 from parts.everyday_contenders import proxprop_default
+from parts.everyday_shares import shares
 from parts.plots import bars
 from parts.results import grouped, markdown, median, reached, text
 
@@ -89,7 +90,7 @@ def report(rows, folder):
     if full:
         floors = {name: _Floors(task) for name, task in full.items()}
         parts += ["### Floors", _FLOORS, _judged(floors), _in_all(floors)]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *filter(None, [shares(found)])])
 
 
 _ABOUT = (
@@ -128,6 +129,12 @@ class Compared:
 
     def family(self):
         return self.peer(*_FAMILY)
+
+    def tuned(self, contender, schedule):
+        """Returns the lowest loss over the rates with seed 0, or `None` without any."""
+        runs = [o for o in self._runs if (o.contender, o.schedule) == (contender, schedule)]
+        losses = [o.of_seed[0]["loss"] for o in runs if 0 in o.of_seed]
+        return min(map(_number, losses), default=None)
 
     def cells(self):
         cells = [o.label() if (o := self.peer(n)) else "–" for n in (*_FAMILY, *_OTHERS)]
