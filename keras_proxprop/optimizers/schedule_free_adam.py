@@ -1,6 +1,5 @@
 """Adam without momentum or schedule: the weights are averaged over the steps instead."""
 
-import math
 from typing import Any
 
 import keras
@@ -8,25 +7,21 @@ import tensorflow as tf
 
 from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.keras_seams.optimizer_state import slot_index, variables_of
+from keras_proxprop.keras_seams.steps_together import StepsTogether
+from keras_proxprop.optimizers.long_vector import (
+    joined,
+    of_entries,
+    parted,
+    root_mean_squares,
+)
 from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.row_adam import LearningRate, epsilon_for
+from keras_proxprop.optimizers.step_lengths import first_size, first_steps, root_mean_square
 
 # The weight of step t in the average grows as t to this power.
 _POWER = 3.0
-# What the learning rate is multiplied by, for steps in units of the weights' first size: at
-# 0.001 the first step changes a layer's preactivations by about a fifth.
-_UNITS = 210.0
 # Steps get shorter as the root of their number, from about this one on.
 _FULL_STEPS = 100
-# The number of labels for which that holds, how it grows with them, and the limits of that.
-_LABELS = 64
-_EXPONENT = 1 / 4
-_SHORTEST, _LONGEST = 1 / 4, 4.0
-# In wider problems than this the change of a preactivation would grow as the root of the
-# number of features: so many weights are moved the same way.
-_FEATURES = 64
-# Where more layers step than this, each moves what the next ones get.
-_DEPTH = 4
 # The root mean square of a step in units of the learning rate is at most this: what follows
 # on a batch much unlike those before is no step of a dozen times the usual length.
 _LARGEST = 2.0
@@ -34,7 +29,7 @@ _LARGEST = 2.0
 
 @known_by_name
 @keras.saving.register_keras_serializable(package="keras_proxprop")
-class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
+class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
     """Adam with averaged weights in place of a schedule, the default inside of a `ProxProp`.
 
     It differs from `keras.optimizers.Adam` in five ways:
@@ -67,7 +62,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
     Args:
         learning_rate: a float, a `keras.optimizers.schedules.LearningRateSchedule` or a
             callable, in the units described above. Defaults to `0.001`.
-        beta_1: the share of the average in the model's weights. Defaults to `0.95`.
+        beta_1: the share of the average in the model's weights. Defaults to `0.9`.
         beta_2: decay rate of the mean of the directions' squares. Defaults to `0.98`.
         epsilon: what is added to the root of that mean. Defaults to `1e-12`.
         name: name of the optimizer. Defaults to `"schedule_free_adam"`.
@@ -86,7 +81,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
-        beta_1: float = 0.95,
+        beta_1: float = 0.9,
         beta_2: float = 0.98,
         epsilon: float = 1e-12,
         name: str = "schedule_free_adam",
@@ -107,7 +102,7 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
             variables, ["offset", "mean_square"]
         )
         self._depth = max(1, sum(len(variable.shape) > 1 for variable in variables))
-        sizes = [_first_size(variable) for variable in variables]
+        sizes = [first_size(variable) for variable in variables]
         self._first_sizes = self.add_variable(
             shape=(len(sizes),),
             initializer=lambda shape, dtype: tf.constant(sizes, dtype, shape),
@@ -117,25 +112,70 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         )
 
     def update_step(self, gradient, variable, learning_rate):
-        index, dtype = slot_index(self, variable), variable.dtype
-        slots = self._offsets[index], self._mean_squares[index]
-        # What is the same for all weights is made once a step, and every slot is read once.
-        rates = self.once("rates", lambda: self._rates(learning_rate))
-        numbers = self.once(dtype, lambda: self._numbers(dtype))
-        new, unbias, epsilon, forward, back, rest = numbers
-        offset, mean_square = map(tf.convert_to_tensor, slots)
-        gradient = tf.cast(tf.convert_to_tensor(gradient), dtype)
-        squares = mean_square + (tf.square(gradient) - mean_square) * new
+        rate = self._rates_of_step(learning_rate)[slot_index(self, variable)]
+        offset, mean_square = map(tf.convert_to_tensor, self._slots(variable))
+        gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
+        squares = self._squares(gradient, mean_square)
         if self.size_of(variable).lookup:
+            unbias = self._numbers(variable.dtype)[1]
             squares = _of_rows_seen(gradient, squares, mean_square, unbias)
-        # The step before it is given its length.
-        step = gradient / (tf.sqrt(squares * unbias) + epsilon)
-        rate = rates[index] / tf.maximum(1.0, _root_mean_square(step) / _LARGEST)
-        # z - x after the step in z, and before x follows.
-        ahead = offset - tf.cast(rate, dtype) * step
-        self.assign(slots[1], squares)
-        self.assign_add(variable, forward * ahead - back * offset)
-        self.assign(slots[0], rest * ahead)
+        step = self._in_units(gradient, squares)
+        rate = rate / tf.maximum(1.0, root_mean_square(step) / _LARGEST)
+        ahead = offset - tf.cast(rate, variable.dtype) * step
+        self._assign(variable, self._changes(offset, ahead, squares))
+
+    def goes_together(self, variable):
+        # A subclass may make steps of its own.
+        own = type(self).update_step is not ScheduleFreeAdam.update_step
+        return not own and not self.size_of(variable).lookup
+
+    def update_together(self, gradients, variables, learning_rate):
+        rates, dtype = self._rates_of_step(learning_rate), variables[0].dtype
+        slots = zip(*map(self._slots, variables))
+        gradient, offset, mean_square = (joined(own, dtype) for own in (gradients, *slots))
+        squares = self._squares(gradient, mean_square)
+        step = self._in_units(gradient, squares)
+        rate = tf.stack([rates[slot_index(self, variable)] for variable in variables])
+        rate /= tf.maximum(1.0, root_mean_squares(step, variables) / _LARGEST)
+        ahead = offset - of_entries(tf.cast(rate, dtype), variables) * step
+        changes = self._changes(offset, ahead, squares)
+        changes = zip(*(parted(change, variables) for change in changes))
+        for variable, own in zip(variables, changes):
+            self._assign(variable, own)
+
+    def _slots(self, variable):
+        index = slot_index(self, variable)
+        return self._offsets[index], self._mean_squares[index]
+
+    def _squares(self, gradient, mean_square):
+        new = self._numbers(gradient.dtype)[0]
+        return mean_square + (tf.square(gradient) - mean_square) * new
+
+    def _in_units(self, gradient, squares):
+        """Returns a step before it is given its length."""
+        _, unbias, epsilon, *_ = self._numbers(gradient.dtype)
+        return gradient / (tf.sqrt(squares * unbias) + epsilon)
+
+    def _changes(self, offset, ahead, squares):
+        """Returns what is added to a weight, and its new slots.
+
+        Args:
+            offset: `z - x`.
+            ahead: `z - x` after the step in `z`, and before `x` follows.
+            squares: new mean of squares.
+        """
+        *_, forward, back, rest = self._numbers(offset.dtype)
+        return forward * ahead - back * offset, rest * ahead, squares
+
+    def _assign(self, variable, changes):
+        change, *values = changes
+        self.assign_add(variable, change)
+        for slot, value in zip(self._slots(variable), values):
+            self.assign(slot, value)
+
+    def _rates_of_step(self, learning_rate):
+        # What is the same for all weights is made once a step.
+        return self.once("rates", lambda: self._rates(learning_rate))
 
     def _rates(self, learning_rate):
         """Returns the learning rate of every weight at this step, a list of scalars."""
@@ -147,6 +187,9 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
 
     def _numbers(self, dtype):
         """Returns the numbers that a step of weights of a dtype has in its formula."""
+        return self.once(dtype, lambda: self._made_numbers(dtype))
+
+    def _made_numbers(self, dtype):
         # Float16 ends at 65,504 steps.
         t = tf.cast(self.iterations + 1, tf.float32)
         share = (_POWER + 1) / (t + _POWER)
@@ -164,33 +207,12 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
         """Returns by what the learning rate is multiplied for every variable, a vector."""
         indices = [slot_index(self, variable) for variable in variables]
         if None in indices:
-            first = tf.constant([_first_size(variable) for variable in variables])
+            first = tf.constant([first_size(variable) for variable in variables])
         else:
             first = tf.gather(tf.convert_to_tensor(self._first_sizes), indices)
-        glorot = [math.sqrt(2 / (size.features + size.columns)) for size in sizes]
-        own = tf.where(first > 0, tf.minimum(first, glorot), glorot)
-        if any(size.lookup for size in sizes):
-            present = zip(sizes, variables)
-            present = [_root_mean_square(v) if size.lookup else 0.0 for size, v in present]
-            own = tf.maximum(own, tf.stack(present))
-        return own * [self._share(size) for size in sizes] * self._factors_of_labels(sizes)
-
-    def _share(self, size):
-        share = _UNITS * min(1.0, _DEPTH / (size.depth or self._depth))
-        if size.implicit and not size.lookup:
-            share *= min(1.0, math.sqrt(_FEATURES / size.features))
-        return share
-
-    def _factors_of_labels(self, sizes):
         # Of all batches whose directions are averaged.
         batches = self.gradient_accumulation_steps or 1
-        found = {}
-        for size in sizes:
-            if size.batch not in found:
-                labels = _LABELS if size.items is None else size.items * size.labels * batches
-                factor = (labels / _LABELS) ** _EXPONENT
-                found[size.batch] = tf.clip_by_value(factor, _SHORTEST, _LONGEST)
-        return tf.stack([found[size.batch] for size in sizes])
+        return first_steps(first, sizes, variables, self._depth, batches)
 
     def get_config(self):
         return {
@@ -199,12 +221,6 @@ class ScheduleFreeAdam(KnowsSizes, keras.optimizers.Optimizer):
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
         }
-
-
-def _first_size(variable):
-    """Returns the size of a variable as a number, 0 where it has no value yet."""
-    with tf.init_scope():
-        return float(_root_mean_square(variable)) if tf.executing_eagerly() else 0.0
 
 
 def _of_rows_seen(gradient, squares, mean_square, unbias):
@@ -217,8 +233,3 @@ def _of_rows_seen(gradient, squares, mean_square, unbias):
     first = tf.reduce_all(mean_square == 0, axis=-1, keepdims=True)
     squares = tf.where(first, tf.square(gradient) / unbias, squares)
     return tf.where(seen, squares, mean_square)
-
-
-def _root_mean_square(values):
-    values = tf.cast(tf.convert_to_tensor(values), tf.float32)
-    return tf.sqrt(tf.reduce_mean(tf.square(values)))

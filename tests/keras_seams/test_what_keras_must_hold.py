@@ -96,7 +96,10 @@ def test_an_optimizer_keeps_its_state_under_the_names_that_a_wrapper_forwards():
 
 
 def test_an_optimizer_adds_up_over_replicas_in_a_method_that_can_be_exchanged():
-    step = inspect.getsource(keras.optimizers.Optimizer._backend_update_step)
+    method = keras.optimizers.Optimizer._backend_update_step
+    names = list(inspect.signature(method).parameters)
+    assert names == ["self", "grads", "trainable_variables", "learning_rate"]
+    step = inspect.getsource(method)
     assert "self._all_reduce_sum_gradients(grads_and_vars)" in step
 
 

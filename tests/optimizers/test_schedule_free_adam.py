@@ -69,7 +69,7 @@ def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
             p = p / (np.sqrt(v[i] / (1 - 0.98**step)) + 1e-12)
             z[i] -= length * p / max(1, np.sqrt(np.mean(p**2)) / 2)
             x[i] += weight / total * (z[i] - x[i])
-            weights[i] = 0.05 * z[i] + 0.95 * x[i]
+            weights[i] = 0.1 * z[i] + 0.9 * x[i]
     return weights
 
 
@@ -187,7 +187,7 @@ def test_a_row_that_is_not_looked_up_keeps_its_mean_of_squares(jit_compile):
         weight = step * (step + 1) * (step + 2)
         total += weight
         x += weight / total * (z - x)
-        w = 0.05 * z + 0.95 * x
+        w = 0.1 * z + 0.9 * x
     assert_close(table.numpy(), w, 1e-4)
 
 
