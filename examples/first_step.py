@@ -9,7 +9,7 @@ step after the first in units of the median step, as the median over the turns.
 Runs are kept in a file as they are made; runs in it are not made again.
 
     python examples/first_step.py
-    python examples/first_step.py --net resnet50 --turns 1
+    python examples/first_step.py --net resnet50 transformer --turns 1
 """
 
 import argparse
@@ -36,6 +36,11 @@ NETS = {
     "digits": ("digits CNN", digits_cnn, (8, 8, 1)),
     "convnet": ("paper's ConvNet", paper_convnet, (32, 32, 3)),
     "vit": ("small ViT", lambda: small_vit((28, 28, 1)), (28, 28, 1)),
+    "transformer": (
+        "transformer of 24 blocks",
+        lambda: small_vit((28, 28, 1), blocks=24),
+        (28, 28, 1),
+    ),
     "resnet50": (
         "ResNet50 at 32 pixels",
         lambda: keras.applications.ResNet50(
@@ -44,8 +49,8 @@ NETS = {
         (32, 32, 3),
     ),
 }
-# It takes minutes.
-LARGE = "resnet50"
+# They take minutes.
+LARGE = ("resnet50", "transformer")
 OPTIMIZERS = {
     "Adam": keras.optimizers.Adam,
     "ProxProp()": keras_proxprop.ProxProp,
@@ -122,7 +127,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    small = [net for net in NETS if net != LARGE]
+    small = [net for net in NETS if net not in LARGE]
     parser.add_argument("--net", nargs="+", choices=NETS, default=small)
     parser.add_argument("--optimizer", nargs="+", choices=OPTIMIZERS, default=OPTIMIZERS)
     parser.add_argument("--metrics", action="store_true", help="with accuracy as a metric")

@@ -19,6 +19,7 @@ class Machine:
         note: what reports add to a title.
         plain: a multiply-add of a layer's own products, which may keep less accuracy.
         launch: what an operation costs however small it is.
+        choice: what it costs to choose between two forms at run time.
         write: writing one number of a copy.
         factorize: the inverse Cholesky factor of an `n × n` matrix, for every n³.
         latency: an `n × n` matrix of fewer rows than this takes longer for the launches that
@@ -31,6 +32,7 @@ class Machine:
     note: str
     plain: float
     launch: float
+    choice: float
     write: float
     factorize: float
     latency: float
@@ -48,6 +50,8 @@ CPU = Machine(
     note="",
     plain=1,
     launch=0,
+    # Some ten microseconds, and its forms are traced and kept in the graph, all of them.
+    choice=3e5,
     write=100,
     factorize=4,
     latency=0,
@@ -71,6 +75,8 @@ GPU = Machine(
     note=", priced for a GPU (an A100 at its peak)",
     plain=1 / SPLIT,
     launch=LAUNCH * PRODUCTS,
+    # The host waits for a number before it launches what comes next.
+    choice=2 * LAUNCH * PRODUCTS,
     # A number of four bytes is read once and written once.
     write=2 * 4 / BYTES * PRODUCTS,
     # n³/6 multiply-adds for the factor and n³/2 for its inverse, by solving for the identity;

@@ -132,10 +132,16 @@ def run_cheapest(rows, prices, run):
 
 
 def _candidates(rows, prices):
-    """Returns the names of the branches that are cheapest at some possible row count."""
+    """Returns the names of the branches that are cheapest at some possible row count, or only
+    one where no choice could save as much as it costs."""
     if not rows.choose_at_run_time:
         counts = [typical_count(rows)]
     else:
         counts = [batch * rows.per_item for batch in _BATCH_SIZES]
-    best = [min(at, key=at.get) for at in map(prices, counts)]
-    return [name for name in prices(counts[0]) if name in best]
+    found = [prices(count) for count in counts]
+    lost = {name: max(at[name] - min(at.values()) for at in found) for name in found[0]}
+    best = [min(at, key=at.get) for at in found]
+    nearly = min(lost, key=lost.get)
+    if lost[nearly] <= machine.in_force().choice:
+        return [nearly]
+    return [name for name in lost if name in best]

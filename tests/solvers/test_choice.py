@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from solver_cases import unknown
 
-from keras_proxprop import solvers
+from keras_proxprop import machine, solvers
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.auto import ITERATIONS, Auto
@@ -35,6 +35,30 @@ def test_smaller_matrix_is_taken_at_run_time_where_the_batch_size_is_unknown(jit
     )
     assert taken(tf.zeros([8, 100]))
     assert not taken(tf.zeros([500, 100]))
+
+
+@pytest.mark.parametrize("saved, forms", [(0.9, ["a"]), (1.1, ["a", "b"])])
+def test_there_is_a_choice_at_run_time_only_where_it_can_save_more_than_it_costs(saved, forms):
+    cost = machine.in_force().choice
+
+    def prices(count):
+        # With one row "b" saves nearly all of what "a" costs; "c" is never the cheapest.
+        return {"b": count * cost / 10, "a": (saved + 0.1) * cost, "c": 3 * cost}
+
+    tried = []
+
+    def run(form):
+        tried.append(form)
+        return tf.constant(form)
+
+    taken = tf.function(
+        lambda x: price.run_cheapest(MatrixRows(x, bias=False), prices, run),
+        input_signature=[tf.TensorSpec([None, 100], tf.float32)],
+    )
+    assert taken(tf.zeros([5, 100])) == forms[-1]
+    assert taken(tf.zeros([50, 100])) == "a"
+    assert sorted(tried) == forms
+    assert price.cheapest(unknown(64, 100), prices, batch_known=False)[0] == "a"
 
 
 def test_auto_takes_cg_where_both_matrices_are_huge():

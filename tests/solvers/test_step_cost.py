@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_proxprop
+from keras_proxprop import machine
 from keras_proxprop.rows.base import Rows
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.solvers import ConjugateGradient, Exact, price
@@ -144,17 +145,20 @@ def test_cg_is_taken_above_the_stated_multiple_only():
 def test_rows_of_unequal_replicas_are_counted_once_for_a_choice(monkeypatch):
     # Five here and five elsewhere: as a tensor, where not all replicas have five.
     monkeypatch.setattr(price.replicas, "total_count", lambda count: tf.constant(5) + count)
+    cost = machine.in_force().choice
     names = price.run_cheapest(
-        MatrixRows(tf.zeros([5, 3]), False), lambda count: {"a": count, "b": 12.0}, tf.constant
+        MatrixRows(tf.zeros([5, 3]), False),
+        lambda count: {"a": count * cost, "b": 12.0 * cost},
+        tf.constant,
     )
     assert names.numpy() == b"a"
 
 
 def test_the_choice_at_run_time_follows_the_batch():
-    x = tf.random.normal([40, 30])
+    x = tf.random.normal([400, 100])
     ran = []
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 30])])
+    @tf.function(input_signature=[tf.TensorSpec([None, 100])])
     def step(x):
         rows = MatrixRows(x, True)
         return price.run_cheapest(
@@ -163,7 +167,7 @@ def test_the_choice_at_run_time_follows_the_batch():
             lambda form: tf.constant({"primal": 0, "dual": 1}[form]),
         )
 
-    for n in (4, 40):
+    for n in (4, 400):
         ran.append(int(step(x[:n])))
         rows = MatrixRows(x[:n], True)
         costs = price.primal_and_dual(rows, 10, n)
