@@ -124,20 +124,21 @@ def sizes_of(variables):
     notes = [getattr(native(v), "_proxprop_note", _Note()) for v in variables]
     noted = [note.sizes.get(replicas.index(), (None, None)) for note in notes]
     sizes = [size for size, _ in noted]
-    known = [
-        bool(size and size.rows is not None and _is_reachable(size.rows)) for size in sizes
-    ]
+    counts = [size and size.row_count for size in sizes]
+    known = [count is not None and _is_reachable(count) for count in counts]
     counted = [size for size, is_known in zip(sizes, known) if is_known]
     totals = iter(_totals(counted, [batch for _, batch in noted if batch]))
-    rows = [next(totals) if is_known else None for is_known in known]
-    return [size and dataclasses.replace(size, rows=count) for size, count in zip(sizes, rows)]
+    return [
+        size and dataclasses.replace(size, row_count=next(totals) if is_known else None)
+        for size, is_known in zip(sizes, known)
+    ]
 
 
 def _totals(sizes, batches):
     """Returns the numbers of rows of problems on all replicas."""
 
     def told():
-        return replicas.total_counts([size.rows for size in sizes])
+        return replicas.total_counts([size.row_count for size in sizes])
 
     items, alike = next(iter(batches), (None, None))
     if alike is None or not _is_reachable(alike):

@@ -13,7 +13,7 @@ from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
-# What an `AveragedGram` keeps in variables.
+# The names under which the variables of an `AveragedGram` are saved, in their order.
 KEPT = ("average", "inverse", "weight", "rows", "refreshed", "batch")
 # A refresh is due when the last one is longer ago than this part of all steps: a quarter.
 _PART = 4
@@ -122,23 +122,23 @@ class AveragedGram:
 
     Attributes:
         average: variable, the sum of `AᵀA / R` over refreshes, each with its weight.
-        weight: variable, the sum of these weights.
-        rows: variable, the sum of `R` likewise.
         inverse: variable, `(R Ḡ + I/τ)⁻¹` as of the last refresh.
+        weight: variable, the sum of the weights in `average`.
+        row_count: variable, the sum of `R` likewise. It is saved as "rows".
         refreshed: variable, the step of the last refresh.
         batch: variable, the trace of the last refresh's own `AᵀA / R`.
     """
 
     average: typing.Any
-    weight: typing.Any
-    rows: typing.Any
     inverse: typing.Any
+    weight: typing.Any
+    row_count: typing.Any
     refreshed: typing.Any
     batch: typing.Any
 
     @property
     def variables(self):
-        return [getattr(self, name) for name in KEPT]
+        return [getattr(self, field.name) for field in dataclasses.fields(self)]
 
 
 def refresh(states, rows, step, tau, memory):

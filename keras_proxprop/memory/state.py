@@ -82,7 +82,7 @@ class Curvatures:
                     average=variable("average", shape),
                     inverse=variable("inverse", shape),
                     weight=variable("weight", dtype="float64"),
-                    rows=variable("rows", dtype="float64"),
+                    row_count=variable("rows", dtype="float64"),
                     refreshed=variable("refreshed", dtype="int64"),
                     batch=variable("batch", dtype="float64"),
                 )

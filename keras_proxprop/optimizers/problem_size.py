@@ -15,8 +15,8 @@ class ProblemSize:
     """The size of the problem that a weight belongs to.
 
     Attributes:
-        rows: number of rows, of all replicas: an int, a scalar tensor, or `None` where it is
-            known only in a graph that is not this one.
+        row_count: number of rows, of all replicas: an int, a scalar tensor, or `None` where
+            it is known only in a graph that is not this one.
         per_item: rows per item of the batch.
         features, columns: numbers of rows and columns of the weights as a matrix.
         implicit: whether the weight has an implicit direction.
@@ -25,7 +25,7 @@ class ProblemSize:
         depth: number of linear maps that step, or `None` where it is not known.
     """
 
-    rows: typing.Any
+    row_count: typing.Any
     per_item: int
     features: int
     columns: int
@@ -37,15 +37,16 @@ class ProblemSize:
     @property
     def items(self):
         """Number of items in the batch, `None` where it is not known."""
-        if tf.is_tensor(self.rows):
-            return tf.cast(self.rows, tf.float32) / self.per_item
-        return None if self.rows is None else self.rows / self.per_item
+        count = self.row_count
+        if tf.is_tensor(count):
+            count = tf.cast(count, tf.float32)
+        return None if count is None else count / self.per_item
 
     @property
     def batch(self):
         """What tells whether two sizes have as many items and labels."""
-        rows = id(self.rows) if tf.is_tensor(self.rows) else self.rows
-        return rows, self.per_item, self.labels
+        count = self.row_count
+        return id(count) if tf.is_tensor(count) else count, self.per_item, self.labels
 
     @classmethod
     def of_shape(cls, shape, others=()):
@@ -56,9 +57,9 @@ class ProblemSize:
             others: sizes of other variables' problems, in the same step.
         """
         guess = cls(None, 1, *as_matrix(shape), implicit=False)
-        other = next((s for s in others if s is not None and s.rows is not None), guess)
-        of_step = {"labels": other.labels, "depth": other.depth}
-        return dataclasses.replace(guess, rows=other.rows, per_item=other.per_item, **of_step)
+        other = next((s for s in others if s and s.row_count is not None), guess)
+        of_step = ("row_count", "per_item", "labels", "depth")
+        return dataclasses.replace(guess, **{name: getattr(other, name) for name in of_step})
 
 
 def as_matrix(shape):

@@ -70,8 +70,8 @@ class RowAdam(KnowsSizes, keras.optimizers.Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
 
     def factor(self, size, variable):
-        known = size.implicit and size.rows is not None
-        return row_factor(size.rows) if known else 1.0
+        known = size.implicit and size.row_count is not None
+        return row_factor(size.row_count) if known else 1.0
 
     def update_step(self, gradient, variable, learning_rate):
         factor = self.factor(self.size_of(variable), variable)
@@ -91,9 +91,9 @@ def epsilon_for(epsilon, dtype):
     return max(epsilon, _EPSILON_OF_FLOAT16) if tf.as_dtype(dtype) == tf.float16 else epsilon
 
 
-def row_factor(rows):
+def row_factor(count):
     """Returns the factor from Adam's step to a step from this many rows."""
-    if isinstance(rows, int):
-        return min(max((rows / _ROWS) ** _EXPONENT, _SHORTEST), _LONGEST)
-    factor = (tf.cast(rows, "float32") / _ROWS) ** _EXPONENT
+    if isinstance(count, int):
+        return min(max((count / _ROWS) ** _EXPONENT, _SHORTEST), _LONGEST)
+    factor = (tf.cast(count, "float32") / _ROWS) ** _EXPONENT
     return tf.clip_by_value(factor, _SHORTEST, _LONGEST)
