@@ -24,15 +24,22 @@ class Block:
         whole: the block whose `call` notes this map. Defaults to `None`: the block itself.
         reported_as: the layer under whose name reports show the block. Defaults to `None`:
             `layer`.
+
+    Example:
+
+    >>> class MyBlock(keras_proxprop.blocks.Block):
+    ...     def multiply(self, inputs, kernel):
+    ...         return keras.ops.matmul(inputs, kernel)
+    ...     def rows(self, inputs, bias):
+    ...         return keras_proxprop.rows.matrix.MatrixRows(inputs, bias)
+    >>> keras_proxprop.register_block(MyLinearLayer, MyBlock)
     """
 
     layer_classes: tuple[type, ...] = ()
     # The attribute that holds `kernel`.
     kernel_name = "kernel"
-
     # Whether the rows of later steps in a sequence depend on the outputs of earlier ones.
     in_loop = False
-
     # Whether layers that read the same inputs can share one Gram matrix, as further columns.
     shares_rows = True
 
@@ -204,7 +211,6 @@ def product(linear, inputs, values, reads=()):
         reads: copies of the values, if a gradient for the copies is wanted: the part by way
             of this product alone, `AᵀD`.
     """
-
     recording = () if reads else recording_tapes()
     parts = tf.nest.flatten(inputs, expand_composites=True)
     # All else (ids, masks, flags, the places of a sparse tensor's entries) is constant.

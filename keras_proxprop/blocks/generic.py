@@ -15,6 +15,10 @@ class GenericBlock(Block):
     weights are one column of one problem, and the products with `A` and `Aᵀ` are the layer's
     forward pass and its gradient. The block is meant for conjugate gradients: the exact step
     makes a forward pass for every number in the weights.
+
+    Example:
+
+    >>> keras_proxprop.register_block(MyLinearLayer, keras_proxprop.blocks.GenericBlock)
     """
 
     shares_rows = False

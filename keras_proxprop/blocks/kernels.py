@@ -17,6 +17,10 @@ class KernelsBlock(CompositeBlock):
     models are such layers. Kernels are the layer's own weights of two axes or more. All other
     weights step explicitly: biases, weights of other products, and kernels that are cast,
     sliced or multiplied with each other before their product.
+
+    Example:
+
+    >>> keras_proxprop.register_block(MyExperts, keras_proxprop.blocks.KernelsBlock)
     """
 
     def make_parts(self):
