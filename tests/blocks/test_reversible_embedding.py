@@ -31,8 +31,8 @@ class Model(keras.Model):
         self.embedding = layers.ReversibleEmbedding(
             VOCABULARY, DIM, embeddings_initializer="normal", **arguments
         )
-        self.middle = layers.Dense(DIM, "tanh", name="middle")
-        self.last = layers.Dense(2, name="last")
+        if "lookup" in ways:
+            self.last = layers.Dense(2, name="last")
         self.ways = ways
 
     def call(self, x):
