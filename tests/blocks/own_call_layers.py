@@ -29,6 +29,7 @@ class Watched(layers.Layer):
         super().__init__()
         self.seen = []
         self.inner = Witness(self.seen)
+        self.supports_masking = True
 
     def build(self, shape):
         self.w = self.add_weight(shape=shape[-1:], initializer="ones")
@@ -42,6 +43,7 @@ class Witness(layers.Layer):
     def __init__(self, seen):
         super().__init__()
         self.seen = seen
+        self.supports_masking = True
 
     def call(self, x, training=None):
         masked = getattr(x, "_keras_mask", None) is not None

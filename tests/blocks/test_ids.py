@@ -28,7 +28,8 @@ def trained(kind, ids, mode="graph", policy="float32"):
     try:
         lookup = KINDS[kind]()
         inputs = keras.Input((4,), dtype=ids.dtype.name)
-        hidden = layers.Flatten()(layers.Activation("tanh")(lookup(inputs)))
+        # A mask goes through both.
+        hidden = layers.GlobalAveragePooling1D()(layers.Activation("tanh")(lookup(inputs)))
         model = keras.Model(inputs, layers.Dense(2)(hidden))
         model.compile(ProxProp(), loss="mse", **MODES[mode])
     finally:
@@ -44,6 +45,8 @@ def ids_of(dtype, highest=120):
     return tf.cast(tf.constant(ids), dtype)
 
 
+# Nothing projects onto the second matrix of an untied layer.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for .*reverse_embeddings")
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_of_every_dtype_train_the_same_weights(kind, mode):

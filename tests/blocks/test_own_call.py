@@ -125,7 +125,8 @@ def test_every_run_sees_what_the_layers_own_call_sees(training, masked, policy, 
         hidden = layers.Masking()(inputs) if masked else inputs
         watched = Watched()
         outputs = watched(layers.Dense(4)(hidden))
-        model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(outputs)))
+        pooled = layers.GlobalAveragePooling1D()(outputs)
+        model = keras.Model(inputs, layers.Dense(2)(pooled))
     finally:
         keras.config.set_dtype_policy("float32")
     x = np.random.default_rng(0).normal(size=(5, 3, 4)).astype("float32")
