@@ -138,14 +138,21 @@ def test_nor_does_one_deeper_in_it_run(path, form, trap):
         pass
 
 
-@pytest.mark.parametrize("argument", ARGUMENTS)
-@pytest.mark.parametrize("form", ["class", "function", "lambda", "builtin"])
-def test_a_model_file_that_names_other_code_is_refused(argument, form, trap):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """What a trained model's file holds, by name."""
+    path = tmp_path_factory.mktemp("saved") / "model.keras"
     model = compiled(mlp(), ProxProp())
     fit(model)
-    model.save(trap / "model.keras")
-    with zipfile.ZipFile(trap / "model.keras") as file:
-        parts = {name: file.read(name) for name in file.namelist()}
+    model.save(path)
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+@pytest.mark.parametrize("form", ["class", "function", "lambda", "builtin"])
+def test_a_model_file_that_names_other_code_is_refused(argument, form, trap, saved):
+    parts = dict(saved)
     config = json.loads(parts["config.json"])
     config["compile_config"]["optimizer"]["config"] = poisoned(argument, form)
     parts["config.json"] = json.dumps(config).encode()
