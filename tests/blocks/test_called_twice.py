@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close
+from helpers import MODES, assert_close
 from keras import layers
 
 from keras_proxprop import ImplicitGradientTape, ProxProp
@@ -118,7 +118,9 @@ def test_training_steps_on_it(kind, build):
     make, shape = KINDS[kind]
     layer = make()
     model = build(layer, shape)
-    model.compile(ProxProp(), loss="mse", jit_compile=False)
+    # One step takes longer to trace than to run.
+    mode = MODES["graph" if build is twice else "eager"]
+    model.compile(ProxProp(), loss="mse", **mode)
     x = np.random.default_rng(0).normal(size=(6, *shape)).astype("float32")
     before = [w.numpy() for w in layer.trainable_variables]
     model.train_on_batch(x, np.ones((6, 2)))
