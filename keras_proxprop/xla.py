@@ -10,9 +10,9 @@ from keras_proxprop.rows.arrays import size
 
 
 def for_cpu():
-    """Returns whether XLA compiles what is being traced, for a machine with CPUs only."""
-    kinds = {device.device_type for device in tf.config.list_logical_devices()}
-    return is_compiled_by_xla() and kinds == {"CPU"}
+    """Returns whether XLA compiles what is being traced, and for a CPU."""
+    own = machine.of_device(None, tf.distribute.get_strategy())
+    return is_compiled_by_xla() and own is machine.CPU
 
 
 def filter_gradient(images, d, taps, strides=None, dilations=None):

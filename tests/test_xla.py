@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -39,6 +40,21 @@ def test_a_step_knows_whether_xla_compiles_it(jit_compile):
     only_cpus = not tf.config.list_logical_devices("GPU")
     assert set(known) == {jit_compile and only_cpus}
     assert not xla.for_cpu()
+
+
+def test_beside_a_gpu_a_step_is_compiled_for_what_its_strategy_runs_on(monkeypatch):
+    gpu = types.SimpleNamespace(device_type="GPU")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: [gpu])
+    known = []
+
+    def step(x):
+        known.append(xla.for_cpu())
+        return -x
+
+    tf.function(step, jit_compile=True)(tf.constant(1.0))
+    with tf.distribute.OneDeviceStrategy("/CPU:0").scope():
+        tf.function(step, jit_compile=True)(tf.constant(1.0))
+    assert known == [False, True]
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])

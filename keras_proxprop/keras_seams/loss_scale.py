@@ -3,7 +3,8 @@
 import functools
 
 import keras
-import numpy as np
+
+from keras_proxprop.keras_seams.optimizer_state import arrays_of
 
 
 def install():
@@ -26,9 +27,7 @@ def install():
         if curvatures:
             # The variables of memory come last.
             first = len(self.variables) - len(curvatures.variables)
-            numbered = [key for key in store.keys() if key.isdecimal()]
-            named = {key: np.array(store[key]) for key in store.keys() if key not in numbered}
-            saved = [np.array(store[str(i)]) for i in range(len(numbered))]
+            saved, named = arrays_of(store)
             curvatures.load({**curvatures.named(saved[first:]), **named})
             saved[first:] = [v.numpy() for v in curvatures.variables]
             store = {str(i): array for i, array in enumerate(saved)}

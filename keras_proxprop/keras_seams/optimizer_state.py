@@ -1,5 +1,7 @@
 """The state of Keras's optimizers, for an optimizer whose inner optimizer keeps it."""
 
+import numpy as np
+
 from keras_proxprop.keras_seams.names import MULTI_OPTIMIZER
 
 
@@ -37,6 +39,13 @@ def optimizer_of(optimizer, variable):
         # This works before the optimizer is built, too.
         return optimizer._optimizer_map(variable)
     return optimizer
+
+
+def arrays_of(store):
+    """Returns what an optimizer has saved: a list of numbered arrays, and `{name: array}`."""
+    numbered = {int(key) for key in store.keys() if key.isdecimal()}
+    named = {key: np.array(store[key]) for key in store.keys() if not key.isdecimal()}
+    return [np.array(store[str(i)]) for i in sorted(numbered)], named
 
 
 class ForwardedState:

@@ -3,12 +3,12 @@
 import difflib
 import inspect
 import warnings
+from typing import Any
 
 import keras
-import numpy as np
 
 from keras_proxprop import replicas
-from keras_proxprop.keras_seams.optimizer_state import ForwardedState
+from keras_proxprop.keras_seams.optimizer_state import ForwardedState, arrays_of
 from keras_proxprop.keras_seams.sums import Sums, not_again
 from keras_proxprop.optimizers.schedule_free_adam import ScheduleFreeAdam
 
@@ -87,6 +87,9 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
         name: name of the optimizer, or `None`.
     """
 
+    # The `Curvatures`, which make more variables during training, if there are any.
+    _curvatures: Any = None
+
     def __init__(self, inner_optimizer, name):
         if isinstance(
             inner_optimizer, (OptimizerWrapper, keras.optimizers.LossScaleOptimizer)
@@ -118,18 +121,13 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
         return self.inner_optimizer.iterations
 
     @property
-    def _kept(self):
-        """An object that makes more variables during training, or `None`."""
-        return None
-
-    @property
     def _first_variables(self):
         """The variables that exist as soon as the optimizer is built."""
         return self.own_variables + self.inner_optimizer.variables
 
     @property
     def variables(self):
-        return self._first_variables + (self._kept.variables if self._kept else [])
+        return self._first_variables + (self._curvatures.variables if self._curvatures else [])
 
     @property
     def _inside(self):
@@ -165,17 +163,17 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
         self.inner_optimizer.set_weights(weights[len(own) : first])
         for variable, weight in zip(own, weights):
             variable.assign(weight)
-        if self._kept:
-            self._kept.load(self._kept.named(weights[first:]))
+        if self._curvatures:
+            self._curvatures.load(self._curvatures.named(weights[first:]))
 
     def save_own_variables(self, store):
         for i, variable in enumerate(self._first_variables):
             store[str(i)] = variable.numpy()
-        for name, array in (self._kept.save() if self._kept else {}).items():
+        for name, array in (self._curvatures.save() if self._curvatures else {}).items():
             store[name] = array
 
     def load_own_variables(self, store):
-        numbered = {key: store[key] for key in store.keys() if key.isdecimal()}
+        numbered, named = arrays_of(store)
         if len(numbered) != len(self._first_variables):
             warnings.warn(
                 f"Skipping variable loading for optimizer {self.name!r}: it has "
@@ -185,11 +183,10 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
                 stacklevel=2,
             )
             return
-        for i, variable in enumerate(self._first_variables):
-            variable.assign(numbered[str(i)])
-        if self._kept:
-            names = [key for key in store.keys() if key not in numbered]
-            self._kept.load({name: np.array(store[name]) for name in names})
+        for variable, array in zip(self._first_variables, numbered):
+            variable.assign(array)
+        if self._curvatures:
+            self._curvatures.load(named)
 
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)
