@@ -1,27 +1,23 @@
 """Weights that the tapes recording a layer do not see, while all other tapes do."""
 
 import contextlib
-import threading
 import weakref
 
 import tensorflow as tf
 
-_called = threading.local()
+from keras_proxprop.in_thread import InThread
+
+_recording = InThread(())
 
 
-@contextlib.contextmanager
 def recorded_by(tapes):
     """Context for the call of a layer that `tapes` record."""
-    before, _called.tapes = recording_tapes(), weakref.WeakSet(tapes)
-    try:
-        yield
-    finally:
-        _called.tapes = before
+    return _recording.set(weakref.WeakSet(tapes))
 
 
 def recording_tapes():
     """The `ImplicitGradientTape`s that record the layer being called, as a weak set."""
-    return getattr(_called, "tapes", ())
+    return _recording.value
 
 
 @contextlib.contextmanager

@@ -35,8 +35,8 @@ MUTATIONS_OF_STEPS = [
     Mutation(
         "memory of a step that is skipped",
         "memory/step.py",
-        "step_if(due & finite, assign, values)",
-        "step_if(due, assign, values)",
+        "step_if(due & finite, assign)",
+        "step_if(due, assign)",
         "test_memory_outliers.py leaves_no_trace",
     ),
     Mutation(

@@ -13,10 +13,7 @@ from keras_proxprop.blocks.embedding import EmbeddingBlock
 from keras_proxprop.blocks.generic import GenericBlock
 from keras_proxprop.blocks.kernels import KernelsBlock
 from keras_proxprop.blocks.layer_scale import LayerScaleBlock
-from keras_proxprop.blocks.recurrent.cells import (
-    LSTMCellBlock,
-    SimpleRNNCellBlock,
-)
+from keras_proxprop.blocks.recurrent.cells import LSTMCellBlock, SimpleRNNCellBlock
 from keras_proxprop.blocks.recurrent.gru import GRUCellBlock
 from keras_proxprop.blocks.recurrent.layers import RecurrentBlock
 from keras_proxprop.blocks.reversible_embedding import ReversibleEmbeddingBlock

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import Block
-from keras_proxprop.rows.arrays import size
+from keras_proxprop.rows.arrays import pad, size
 from keras_proxprop.rows.patches import PatchRows
 from keras_proxprop.rows.windows import Windows
 
@@ -17,7 +17,6 @@ class TransposedConvolutionBlock(Block):
         keras.layers.Conv2DTranspose,
         keras.layers.Conv3DTranspose,
     )
-    kernel_name = "kernel"
 
     @property
     def row_key(self):
@@ -56,15 +55,12 @@ class TransposedConvolutionBlock(Block):
         ):
             reach = (k - 1) * d
             spread = (lengths[axis] - 1) * s + 1
-            x = tf.expand_dims(x, axis + 1)
-            x = tf.pad(
-                x, [[0, s - 1] if a == axis + 1 else [0, 0] for a in range(len(x.shape))]
-            )
+            x = pad(tf.expand_dims(x, axis + 1), axis + 1, 0, s - 1)
             shape = [size(x, a) for a in range(len(x.shape))]
             x = tf.reshape(x, shape[:axis] + [lengths[axis] * s] + shape[axis + 2 :])
             low = reach - self._cut(axis, k, s, d)
             window = (slice(None),) * axis + (slice(0, spread),)
-            x = _pad(x[window], axis, low, outputs[axis] + reach - spread - low)
+            x = pad(x[window], axis, low, outputs[axis] + reach - spread - low)
         return x
 
     def _cut(self, axis, k, s, d):
@@ -93,7 +89,3 @@ class TransposedConvolutionBlock(Block):
         rank = len(kernel.shape)
         kernel = tf.reverse(kernel, list(range(rank - 2)))
         return tf.transpose(kernel, [*range(rank - 2), rank - 1, rank - 2])
-
-
-def _pad(x, axis, low, high):
-    return tf.pad(x, [[low, high] if a == axis else [0, 0] for a in range(len(x.shape))])

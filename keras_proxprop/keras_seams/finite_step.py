@@ -11,7 +11,7 @@ from keras_proxprop.rows.arrays import working_dtype
 
 def all_finite(tensors):
     """Returns whether every entry of these tensors is finite."""
-    tensors = [tf.convert_to_tensor(_values(t)) for t in tensors if t is not None]
+    tensors = [tf.convert_to_tensor(values_of(t)) for t in tensors if t is not None]
     tensors = [t for t in tensors if t.dtype.is_floating]
     # A sum takes one pass and no memory, and is not finite where an entry is not.
     sums = [tf.reduce_sum(tf.cast(t, working_dtype(t.dtype))) for t in tensors]
@@ -26,7 +26,7 @@ def finite_only_if(finite, directions):
     So their sum over replicas is not finite either, whatever others have.
     """
     sizes = {
-        i: tf.convert_to_tensor(_values(direction)).shape.num_elements() or math.inf
+        i: tf.convert_to_tensor(values_of(direction)).shape.num_elements() or math.inf
         for i, direction in enumerate(directions)
         if direction is not None
     }
@@ -34,7 +34,7 @@ def finite_only_if(finite, directions):
         return directions
     # One direction is enough.
     smallest, directions = min(sizes, key=sizes.get), list(directions)
-    values = tf.convert_to_tensor(_values(directions[smallest]))
+    values = tf.convert_to_tensor(values_of(directions[smallest]))
     found = tf.where(finite, values, tf.constant(float("nan"), values.dtype))
     if isinstance(directions[smallest], tf.IndexedSlices):
         slices = directions[smallest]
@@ -43,24 +43,11 @@ def finite_only_if(finite, directions):
     return directions
 
 
-def _values(direction):
+def values_of(direction):
+    """Returns the entries of a direction, a tensor, also where the direction is sparse."""
     return direction.values if isinstance(direction, tf.IndexedSlices) else direction
 
 
-def step_if(finite, step, directions):
-    """Calls an optimizer's `step(directions)` if `finite`, which is equal on all replicas."""
-
-    # Some strategies take no `tf.cond` around what their replicas meet in: it goes around all
-    # of them, as in Keras's `LossScaleOptimizer`.
-    def across_replicas(strategy, finite, directions):
-        def apply():
-            strategy.extended.call_for_each_replica(step, args=(directions,))
-
-        tf.cond(strategy.experimental_local_results(finite)[0], apply, lambda: None)
-
-    alone = replicas.in_sync() == 1
-    if tf.__internal__.distribute.strategy_supports_no_merge_call() or alone:
-        tf.cond(finite, lambda: step(directions), lambda: None)
-    else:
-        context = tf.distribute.get_replica_context()
-        context.merge_call(across_replicas, args=(finite, directions))
+def step_if(finite, step):
+    """Calls `step()`, which returns nothing, if `finite`, which is equal on all replicas."""
+    replicas.cond(finite, lambda: step() or (), lambda: ())

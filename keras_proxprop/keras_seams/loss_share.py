@@ -41,10 +41,8 @@ def install():
     """Has Keras use the share of the rows; a second call changes nothing."""
     if hasattr(of_keras.scale_loss_for_distribution, "_proxprop"):
         return
-    scale, unscale = (
-        of_keras.scale_loss_for_distribution,
-        of_keras.unscale_loss_for_distribution,
-    )
+    scale = of_keras.scale_loss_for_distribution
+    unscale = of_keras.unscale_loss_for_distribution
 
     def scaled(value):
         share = _share.value

@@ -11,7 +11,10 @@ import threading
 
 from keras.src.backend import numpy as backend
 
-_watching = threading.local()
+from keras_proxprop.in_thread import InThread
+
+# The watchers of every thread, the last one first.
+_watching = InThread(())
 _lock = threading.Lock()
 _originals: dict = {}
 _all_watchers: list = []
@@ -25,15 +28,12 @@ def watched(seen):
         seen: function of the operands and of the equation that `einsum` would have for them.
             It returns the product, or `None` where Keras is to make it.
     """
-    if not hasattr(_watching, "stack"):
-        _watching.stack = []
-    _watching.stack.append(seen)
     _cover(seen)
     try:
-        yield
+        with _watching.set((seen, *_watching.value)):
+            yield
     finally:
         _uncover(seen)
-        _watching.stack.pop()
 
 
 def _einsum(subscripts, *operands, **kwargs):
@@ -52,7 +52,7 @@ def _matmul(x1, x2):
 
 
 def _ask(equation, *operands):
-    answers = (seen(equation, *operands) for seen in reversed(getattr(_watching, "stack", [])))
+    answers = (seen(equation, *operands) for seen in _watching.value)
     return next((product for product in answers if product is not None), None)
 
 

@@ -12,7 +12,7 @@ import weakref
 import tensorflow as tf
 
 from keras_proxprop import replicas
-from keras_proxprop.keras_seams.finite_step import all_finite
+from keras_proxprop.keras_seams.finite_step import all_finite, values_of
 from keras_proxprop.keras_seams.layers import native
 
 
@@ -77,7 +77,7 @@ def grant(variables, directions, sizes, finite, batch=None):
             if not hasattr(variable, "_proxprop_note"):
                 variable._proxprop_note = _Note()
             size = sizes.get(id(variable))
-            variable._proxprop_note.made(_values(direction), size, batch)
+            variable._proxprop_note.made(values_of(direction), size, batch)
     note_finite(directions, finite)
 
 
@@ -85,7 +85,7 @@ def note_finite(directions, finite):
     """Notes whether all of a step is finite, a boolean tensor, on its directions."""
     for direction in directions:
         if direction is not None:
-            _values(direction)._proxprop_finite = finite
+            values_of(direction)._proxprop_finite = finite
 
 
 def check(directions, variables):
@@ -93,7 +93,7 @@ def check(directions, variables):
     plain = []
     for direction, variable in zip(directions, variables):
         note = getattr(native(variable), "_proxprop_note", _Note())
-        if direction is not None and not note.takes(_values(direction)):
+        if direction is not None and not note.takes(values_of(direction)):
             plain.append(getattr(variable, "path", variable.name))
     if plain:
         # A model may have hundreds of variables.
@@ -109,7 +109,7 @@ def check(directions, variables):
 def are_finite(directions):
     """Returns whether directions are finite, and the loss they come from where it is known."""
     directions = [d for d in directions if d is not None]
-    noted = [getattr(_values(d), "_proxprop_finite", None) for d in directions]
+    noted = [getattr(values_of(d), "_proxprop_finite", None) for d in directions]
     if not all(flag is not None and _is_reachable(flag) for flag in noted):
         return all_finite(directions)
     flags = list({id(flag): flag for flag in noted}.values())
@@ -187,10 +187,6 @@ def _notes(tensor):
     except AttributeError:
         notes = []
     return notes
-
-
-def _values(direction):
-    return direction.values if isinstance(direction, tf.IndexedSlices) else direction
 
 
 def _graphs():

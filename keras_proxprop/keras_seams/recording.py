@@ -15,9 +15,11 @@ import tensorflow as tf
 
 from keras_proxprop.blocks.recurrent.layers import cells_of
 from keras_proxprop.hiding import recorded_by
+from keras_proxprop.in_thread import InThread
 from keras_proxprop.keras_seams.layers import layers_of
 
-_active = threading.local()
+# The active recorders of every thread, outermost first.
+_active = InThread(())
 # The arguments of every model's last recorded call, with tensors as `tf.TypeSpec`s.
 last_call: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _KINDS = {tf.SparseTensor: "sparse", tf.RaggedTensor: "ragged"}
@@ -77,7 +79,7 @@ class Recorder:
 
     def __init__(self, model, blocks, tape=None):
         self.model = model
-        self._blocks = blocks
+        self.block = blocks
         # A weak reference: the tape owns its recorder, and both hold tensors of the pass.
         self._tape = tape and weakref.ref(tape)
         self._shadowed = {}
@@ -98,24 +100,27 @@ class Recorder:
 
     def start(self):
         self.graph = _current_graph()
-        _recorders().append(self)
+        _active.value += (self,)
         self._shadow(self.model)
 
     @contextlib.contextmanager
     def paused(self):
         """Context in which nothing is noted."""
-        _recorders().remove(self)
+        _active.value = self._others()
         try:
             yield
         finally:
-            _recorders().append(self)
+            _active.value += (self,)
 
     def stop(self):
-        if self in _recorders():
-            _recorders().remove(self)
+        if self in _active.value:
+            _active.value = self._others()
             for layer in self._shadowed.values():
                 _uncover(layer)
             self._shadowed.clear()
+
+    def _others(self):
+        return tuple(recorder for recorder in _active.value if recorder is not self)
 
     def enter(self, layer):
         """Prepares for a call of `layer`; returns whether its tensors can be used later."""
@@ -127,9 +132,6 @@ class Recorder:
         # (tf.function, control flow): its tensors cannot be used outside of it.
         self.elsewhere[id(layer)] = layer
         return False
-
-    def block(self, layer):
-        return self._blocks(layer)
 
     def watch(self, z):
         if self.tape is not None:
@@ -157,7 +159,7 @@ class Recorder:
 
 def _call(layer, original, args, kwargs):
     """Runs a layer's call for the recorders of this thread that it belongs to."""
-    owners = [r for r in _recorders() if r.owns(layer)]
+    owners = [r for r in _active.value if r.owns(layer)]
     owners = [r for r in owners if r.enter(layer)]
     noting = [r for r in owners if r.block(layer) is not None]
     kind = _kind(args, kwargs)
@@ -198,13 +200,6 @@ def _uncover(layer):
         if not _shadows[id(layer)]:
             del _shadows[id(layer)]
             object.__delattr__(layer, "call")
-
-
-def _recorders():
-    """The active recorders of this thread, outermost first."""
-    if not hasattr(_active, "recorders"):
-        _active.recorders = []
-    return _active.recorders
 
 
 def spec_of(x):

@@ -51,7 +51,7 @@ def train_step(model, data, proxprop):
         explanation.say(proxprop)
         proxprop.damped_steps.count(tape.damped & finite)
         if statistics:
-            step_if(~finite, lambda values: _assign(statistics, values), before)
+            step_if(~finite, lambda: _assign(statistics, before))
     else:
         warnings.warn("The model does not have any trainable weights.", stacklevel=1)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)

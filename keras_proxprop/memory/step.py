@@ -53,7 +53,7 @@ class StepMemory:
             return
         (due, variables, values), self._pending = self._pending, None
 
-        def assign(values):
+        def assign():
             for own, new in zip(variables, values):
                 for variable, value in zip(own, new):
                     variable.assign(value)
@@ -61,7 +61,7 @@ class StepMemory:
         # In steps without a refresh there is nothing that replicas would have to tell.
         if replicas.in_sync() > 1:
             finite = replicas.cond(due, lambda: replicas.every(finite), lambda: finite)
-        step_if(due & finite, assign, values)
+        step_if(due & finite, assign)
 
 
 def check_kept(memory):

@@ -202,11 +202,7 @@ class ProxProp(OptimizerWrapper):
         known = sizes_known(self._inside, variables, lambda: provenance.sizes_of(variables))
         with known, self._agreed(grads) as (grads, finite):
             # The formula of the step is the inner optimizer's, with directions for gradients.
-            step_if(finite, lambda grads: self._step(grads, trainable_variables), grads)
-
-    @property
-    def _kept(self):
-        return getattr(self, "_curvatures", None)
+            step_if(finite, lambda: self._step(grads, trainable_variables))
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)

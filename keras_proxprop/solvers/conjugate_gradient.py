@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_proxprop import machine, replicas, tf32
+from keras_proxprop.arguments import check_whole
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
@@ -40,12 +41,7 @@ class ConjugateGradient(Solver):
     """
 
     def __init__(self, iterations: int = 3) -> None:
-        if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
-            raise ValueError(
-                "Argument `iterations` must be an integer of at least 1. "
-                f"Received: iterations={iterations!r}"
-            )
-        self.iterations = iterations
+        self.iterations = check_whole("iterations", iterations)
 
     def prices(self, rows, columns, count):
         features = rows.features

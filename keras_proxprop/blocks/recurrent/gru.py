@@ -42,10 +42,7 @@ class GRUCellBlock(CellBlock):
     def _reset_before(self, watch, x, initial, run):
         cell, u = self.layer, self.layer.units
         zs = list(map(watch, tf.split(self.project(x), [2 * u, u], axis=-1)))
-        of_gates, of_candidate = (
-            self.recurrent(slice(2 * u)),
-            self.recurrent(slice(2 * u, None)),
-        )
+        of_gates, of_candidate = map(self.recurrent, (slice(2 * u), slice(2 * u, None)))
 
         def step(states, now):
             h, (gates, candidate) = states[0], now

@@ -6,11 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.blocks.base import CompositeBlock
-from keras_proxprop.blocks.recurrent.cells import (
-    FROZEN,
-    LSTMCellBlock,
-    SimpleRNNCellBlock,
-)
+from keras_proxprop.blocks.recurrent.cells import FROZEN, LSTMCellBlock, SimpleRNNCellBlock
 from keras_proxprop.blocks.recurrent.gru import GRUCellBlock
 
 _CELLS = {
