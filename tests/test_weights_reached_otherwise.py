@@ -85,6 +85,7 @@ class TiedAutoencoder(keras.Model):
         return self.last(ops.matmul(code, ops.transpose(self.encode.kernel)))
 
 
+@pytest.mark.filterwarnings("ignore:No layer of model")
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
 def test_a_tied_transpose_steps_explicitly(wrap):
     # The problem of one of its uses would be far from that of both.
@@ -113,6 +114,7 @@ def test_two_layers_with_one_kernel_step_explicitly():
     check(model, x, {own: [model.layers[1](first(x))]})
 
 
+@pytest.mark.filterwarnings("ignore:No layer of model")
 def test_a_tied_model_trains():
     model, x = TiedAutoencoder(), data(64, 5)
     model.compile(optimizer=ProxProp("adam", 0.01), loss="mse", jit_compile=False)
