@@ -17,6 +17,7 @@ def steps(model):
     return {report.name: report.step for report in layer_reports(model)}
 
 
+@pytest.mark.filterwarnings("ignore:No layer of model")
 @with_both
 def test_a_layer_frozen_between_two_compilations_stays_as_it_is(new):
     model = compiled(mlp(), new())
@@ -51,6 +52,7 @@ def test_new_layers_on_a_frozen_base_train_and_the_base_is_tuned_later(new):
     assert not np.allclose(base.get_weights()[0], before[0])
 
 
+@pytest.mark.filterwarnings("ignore:No layer of model")
 @with_both
 def test_lora_trains_the_adapter_alone_explicitly(new):
     model = mlp()
@@ -66,6 +68,7 @@ def test_lora_trains_the_adapter_alone_explicitly(new):
         assert steps(model)["hidden"] == "explicit: LoRA is enabled"
 
 
+@pytest.mark.filterwarnings("ignore:No layer of model")
 @with_both
 def test_a_quantized_layer_with_an_adapter_trains_explicitly(new):
     model = mlp()
