@@ -96,16 +96,21 @@ def test_a_layer_scale_of_sparse_inputs_steps_explicitly():
     assert (report.name, report.step) == ("scale", "explicit: its inputs are sparse")
 
 
+def trained(x, wrap):
+    """Returns the weights of a model after three steps, which have moved them."""
+    keras.utils.set_random_seed(1)
+    model, optimizer = subclassed(), ProxProp(memory=None)
+    weights, before = model.trainable_variables, weights_of(model)
+    optimizer.build(weights)
+    step = wrap(lambda x: optimizer.apply(directions(model, x), weights))
+    for _ in range(3):
+        step(x)
+    assert all((a != b).any() for a, b in zip(weights_of(model), before, strict=True))
+    return weights_of(model)
+
+
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
 def test_a_loop_of_ones_own_steps_on_sparse_inputs_as_on_dense_ones(wrap):
-    found = []
-    for x in sparse_and_dense():
-        keras.utils.set_random_seed(1)
-        model, optimizer = subclassed(), ProxProp(memory=None)
-        weights = model.trainable_variables
-        optimizer.build(weights)
-        step = wrap(lambda x, m=model, o=optimizer, w=weights: o.apply(directions(m, x), w))
-        for _ in range(3):
-            step(x)
-        found.append(weights_of(model))
+    found = [trained(x, wrap) for x in sparse_and_dense()]
+    assert len(found[0]) == 4
     assert_close_weights(*found, 1e-4)
