@@ -9,7 +9,7 @@ import pytest
 ALL = messages.messages()
 SAID = [m for m in ALL if m.text is not None]
 # Methods of classes that are nobody's to subclass but the package's own.
-INTERNAL = {"Rows", "Solver", "CellBlock", "CompositeBlock", "KnowsSizes"}
+INTERNAL = {"Rows", "Solver", "CellBlock", "CompositeBlock", "KnowsSizes", "StepsTogether"}
 # Keras's own words, as its `train_step` has them.
 KERAS = "The model does not have any trainable weights."
 
