@@ -117,7 +117,7 @@ class Rows:
 
     def split(self, stacked):
         """Returns `[features, columns]` as a direction."""
-        return [stacked[:-1], stacked[-1:]] if self.bias else [stacked]
+        return tf.split(stacked, [self.features - 1, 1]) if self.bias else [stacked]
 
     def by_group(self, matrix):
         """Returns `[n, columns]` as `[groups, n, columns of one]`, unchanged for one group."""

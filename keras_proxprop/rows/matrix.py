@@ -48,7 +48,7 @@ class MatrixRows(Rows):
 
     def split_columns(self, matrix):
         """Returns `[count, features]` as a list: the columns of every weight."""
-        return [matrix[:, :-1], matrix[:, -1:]] if self.bias else [matrix]
+        return tf.split(matrix, [self.features - 1, 1], axis=1) if self.bias else [matrix]
 
     def matrix(self):
         return self

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from keras_proxprop import machine, tf32, xla
@@ -114,51 +115,53 @@ class PatchRows(Rows):
 
     def equations_in_float64(self, d):
         def both(rows, d):
-            return [rows.gram(), *rows.multiply_transposed(d)]
+            return rows.gram(), tf.concat(rows.multiply_transposed(d), axis=0)
 
-        gram, *product = self._add_over_images(both, d)
-        return gram, product
+        gram, product = self._add_over_images(both, d)
+        return gram, self.split(product)
 
     def _add_over_images(self, function, d=None, dtype=tf.float64):
-        """Returns the sum of `function(patches, d)` over the images, in float64 unless told.
+        """Returns the sums of `function(patches, d)` over the images, in float64 unless told:
+        of Gram matrices and, where `d` is given, of `[features, columns]`.
 
         It takes one image after the other: that needs little memory, and is rarely done.
         """
+        gram = [self.features] * 2
+        shapes = [gram if self.groups == 1 else [self.groups, *gram]]
         if d is not None:
+            shapes.append([self.features, d.shape[-1]])
             d = tf.reshape(d, [-1, math.prod(self.grid), d.shape[-1]])
 
-        def one(i):
-            patches = self._written_out(tf.cast(self.images[i][None], dtype))
-            return function(patches, None if d is None else tf.cast(d[i], dtype))
-
         def add(i, *sums):
-            return (i + 1, *(total + term for total, term in zip(sums, one(i))))
+            patches = self._written_out(tf.cast(tf.gather(self.images, [i]), dtype))
+            terms = function(patches, None if d is None else tf.cast(tf.gather(d, i), dtype))
+            return (i + 1, *(total + term for total, term in zip(sums, terms)))
 
-        zeros = [tf.zeros(term.shape, dtype) for term in one(0)]
+        zeros = [tf.zeros(shape, dtype) for shape in shapes]
         count = tf.shape(self.images)[0]
         return tf.while_loop(lambda i, *_: i < count, add, (0, *zeros))[1:]
 
     def matrix(self):
-        g = self.geometry
+        g, order = self.geometry, len(self.geometry.kernel_size)
         patches = tf.pad(self.images, self._paddings())
-        # One axis after the other, from the last, whose taps come innermost in the channels.
-        for axis in reversed(range(len(g.kernel_size))):
-            steps = zip(g.kernel_size, g.strides, g.dilation, self.grid)
-            taps, stride, dilation, windows = list(steps)[axis]
-            slices = []
-            for first in range(0, taps * dilation, dilation):
-                seen = slice(first, first + (windows - 1) * stride + 1, stride)
-                slices.append(patches[(slice(None),) * (axis + 1) + (seen,)])
-            patches = slices[0] if taps == 1 else tf.concat(slices, axis=-1)
-        return MatrixRows(tf.reshape(patches, [-1, patches.shape[-1]]), self.bias)
+        for axis in range(order):
+            taps = _range(g.kernel_size[axis]) * g.dilation[axis]
+            windows = _range(self.grid[axis])[:, None] * g.strides[axis]
+            patches = tf.gather(patches, windows + taps, axis=2 * axis + 1)
+        # Of `[batch, windows, taps, ..., channels]`, windows first.
+        sides = [[2 * axis + side for axis in range(order)] for side in (1, 2)]
+        patches = tf.transpose(patches, [0, *sides[0], *sides[1], 2 * order + 1])
+        features = self.features - int(self.bias)
+        return MatrixRows(tf.reshape(patches, [-1, features * self.groups]), self.bias)
 
     def _filters(self, kernel):
         channels = [self.images.shape[-1] // self.groups, kernel.shape[-1]]
         return tf.reshape(kernel, list(self.geometry.kernel_size) + channels)
 
     def _written_out(self, images):
-        """Returns the patches of some of the images, or of all, written out."""
-        return PatchRows(images, self.geometry, self.bias).matrix()
+        """Returns the patches of some of the images, or of all, with the bias's ones."""
+        rows = PatchRows(images, self.geometry, self.bias).matrix()
+        return MatrixRows(rows.with_ones(), bias=False)
 
     def _convolve(self, images, kernel):
         return self.geometry.convolve(images, kernel)
@@ -213,3 +216,7 @@ class PatchRows(Rows):
 
     def _nominal_lengths(self):
         return [n or _NOMINAL for n in self.images.shape[1:-1]]
+
+
+def _range(count):
+    return np.arange(count, dtype="int32") if isinstance(count, int) else tf.range(count)

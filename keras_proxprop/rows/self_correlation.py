@@ -32,8 +32,7 @@ def correlate_with_itself(x, axes):
         return tf32.with_itself(flat, transpose_a=True)
     for a, axis in enumerate(axes):
         x = _phases_to_batch(x, axis.dilation, a + 1)
-    parts = _parts(x, 1 if xla.for_cpu() else _number_of_parts(x))
-    half = tf.add_n([_half_correlation(part, axes) for part in parts])
+    half = _half_correlation(x, axes)
     mirrored = tf.reverse(half[1:], list(range(len(axes))))
     return tf.concat([tf.linalg.matrix_transpose(mirrored), half], axis=0)
 
@@ -41,15 +40,6 @@ def correlate_with_itself(x, axes):
 def _number_of_parts(x):
     positions = (x.shape[0] or _BATCH) * math.prod(n or _PIXELS for n in x.shape[1:-1])
     return min(max(positions // _POSITIONS, 1), _PARTS)
-
-
-def _parts(x, count):
-    """Returns `x` in `count` parts along the batch, of which some may be empty."""
-    if count == 1:
-        return [x]
-    batch = size(x, 0)
-    ends = [i * batch // count for i in range(count + 1)]
-    return [x[start:end] for start, end in zip(ends, ends[1:])]
 
 
 def _half_correlation(x, axes):
@@ -79,18 +69,21 @@ def _phases_to_batch(x, dilation, dim):
 
 
 def _filter_gradient(padded, x, offsets):
-    """Returns `Σ_q padded[q + δ, e] x[q, c]`, `[*offsets, e, c]`."""
-    n = len(offsets)
+    """Returns `Σ_q padded[q + δ, e] x[q, c]`, `[*offsets, e, c]`, added up in parts."""
+    count, n = _number_of_parts(x), len(offsets)
     if n == 1:
         padded, x, offsets = padded[:, None], x[:, None], [1] + offsets
-    arguments = {
-        "input": padded,
-        "filter_sizes": [*offsets, x.shape[-1], x.shape[-1]],
-        "out_backprop": x,
+    common = {
+        "filter_sizes": tf.constant([*offsets, x.shape[-1], x.shape[-1]]),
         "strides": [1] * (len(offsets) + 2),
         "padding": "VALID",
     }
-    if n == 3:
-        return tf.raw_ops.Conv3DBackpropFilterV2(**arguments)
-    filters = tf.raw_ops.Conv2DBackpropFilter(**arguments)
+    gradient = tf.raw_ops.Conv3DBackpropFilterV2 if n == 3 else tf.raw_ops.Conv2DBackpropFilter
+    parts = [(padded, x)]
+    if count > 1:
+        batch = size(x, 0)
+        # Some parts of a small batch are empty.
+        sizes = batch // count + tf.cast(tf.range(count) < batch % count, tf.int32)
+        parts = zip(*(tf.split(each, sizes, num=count) for each in (padded, x)))
+    filters = tf.add_n([gradient(input=p, out_backprop=d, **common) for p, d in parts])
     return filters[0] if n == 1 else filters
