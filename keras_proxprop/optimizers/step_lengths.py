@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 # What the learning rate is multiplied by, for steps in units of the weights' first size: at
@@ -57,9 +58,13 @@ def _of_labels(sizes, batches):
 def first_size(variable):
     """Returns the size of a variable as a number, 0 where it has no value yet."""
     with tf.init_scope():
-        return float(root_mean_square(variable)) if tf.executing_eagerly() else 0.0
+        if not tf.executing_eagerly():
+            return 0.0
+        # Without an operation of TensorFlow for each part of the formula.
+        values = tf.convert_to_tensor(variable).numpy().astype("float32")
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
 def root_mean_square(values):
     values = tf.cast(tf.convert_to_tensor(values), tf.float32)
-    return tf.sqrt(tf.reduce_mean(tf.square(values)))
+    return tf.sqrt(tf.nn.l2_loss(values) * (2 / max(1, values.shape.num_elements())))
