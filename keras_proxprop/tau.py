@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop import replicas
+from keras_proxprop.rows.arrays import diagonals
 
 # 1/τ where τ is "auto", in units of the mean diagonal entry of `AᵀA`.
 RELATIVE_SHIFT = 0.1
@@ -46,7 +47,7 @@ class Tau:
         elif gram is None or rows.estimates_trace:
             trace = replicas.total(rows.trace())
         else:
-            trace = tf.reduce_sum(tf.linalg.diag_part(gram)) / rows.groups
+            trace = tf.reduce_sum(diagonals(gram)) / rows.groups
         return self.shift_at(trace / rows.features, rows.dtype)
 
     def shift_at(self, mean_curvature, dtype):

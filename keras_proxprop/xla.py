@@ -4,7 +4,8 @@ import functools
 
 import tensorflow as tf
 
-from keras_proxprop import machine, tf32
+from keras_proxprop import machine, replicas, tf32
+from keras_proxprop.keras_seams.plain_calls import not_optimized
 from keras_proxprop.keras_seams.xla_context import is_compiled_by_xla
 from keras_proxprop.rows.arrays import size
 
@@ -55,11 +56,7 @@ def traced_once(function):
 
     @functools.cache
     def shared(rounds_products, machine_in_force):
-        # Otherwise TensorFlow inlines the body at every call before it runs or compiles
-        # anything: one trace, but as much to optimize and to keep as with many.
-        return tf.function(
-            function, autograph=False, experimental_attributes={"_noinline": True}
-        )
+        return _function(function)
 
     @functools.wraps(function)
     def call(*args):
@@ -69,6 +66,27 @@ def traced_once(function):
         ]
         # What it becomes depends on both.
         own = shared(tf32.rounds_products(), machine.in_force())
-        return own.get_concrete_function(*kinds)(*filter(tf.is_tensor, args))
+        traced = own.get_concrete_function(*kinds)
+        with not_optimized():
+            return traced(*filter(tf.is_tensor, args))
 
     return call
+
+
+def rarely(function):
+    """Returns what a function of nothing returns, a branch of a graph that is rarely taken.
+
+    It becomes one call in that branch: TensorFlow optimizes all that it finds in a branch
+    before the first step, and prepares what is called only when it runs.
+    """
+    if tf.executing_eagerly() or replicas.in_sync() > 1:
+        return function()
+    traced = _function(function).get_concrete_function()
+    with not_optimized():
+        return traced()
+
+
+def _function(function):
+    # Otherwise TensorFlow inlines the body at every call before it runs or compiles anything:
+    # one trace, but as much to optimize and to keep as with many.
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})

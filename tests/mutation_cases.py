@@ -52,8 +52,8 @@ MUTATIONS = [
     Mutation(
         "tau='auto' from the kept sum where the average is solved with",
         "memory/inverses.py",
-        "diagonals = tf.linalg.diag_part(whole)",
-        "diagonals = tf.linalg.diag_part(average)",
+        "entries = diagonals(whole)",
+        "entries = diagonals(average)",
         "test_memory.py steps_are_those_of_the_averaged and auto and dense",
     ),
     Mutation(
@@ -173,8 +173,8 @@ MUTATIONS = [
     Mutation(
         "trace of a Gram matrix of one group for the mean over groups",
         "tau.py",
-        "tf.linalg.diag_part(gram)) / rows.groups",
-        "tf.linalg.diag_part(gram))",
+        "diagonals(gram)) / rows.groups",
+        "diagonals(gram))",
         "test_tau.py shift_of",
     ),
     Mutation(
@@ -194,8 +194,8 @@ MUTATIONS = [
     Mutation(
         "inverses in float32 whatever they amplify",
         "solvers/factorization.py",
-        "factor, trusted = inverse_factor(gram, shift, _FLOOR, times, _CONDITION)",
-        "factor, trusted = inverse_factor(gram, shift, _FLOOR, times, 1e9)",
+        "factor, trusted = inverse_factor(gram, shift, _FLOOR, large, _CONDITION)",
+        "factor, trusted = inverse_factor(gram, shift, _FLOOR, large, 1e9)",
         "test_inverses_on_a_gpu.py float64",
     ),
     *MUTATIONS_OF_STEPS,

@@ -5,7 +5,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_proxprop import replicas, tf32
+from keras_proxprop import replicas, tf32, xla
 from keras_proxprop.memory.averages import averaged
 from keras_proxprop.memory.inverses import inverses_of
 from keras_proxprop.memory.stacks import in_stacks
@@ -182,5 +182,5 @@ def refresh(states, rows, step, tau, memory):
     def unchanged():
         return [[*values, tf.constant(False)] for values in kept]
 
-    new = replicas.cond(due, renewed, unchanged)
+    new = replicas.cond(due, lambda: xla.rarely(renewed), unchanged)
     return due, [values[:-1] for values in new], [values[-1] for values in new]

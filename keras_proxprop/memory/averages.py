@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_proxprop import xla
 from keras_proxprop.memory.stacks import axes_of_each, per_matrix
+from keras_proxprop.rows.arrays import diagonals
 
 # How many times the larger of two traces, that of the average and that of the batch at the
 # last refresh, a batch's may be; a larger one is scaled down. In ordinary training it is less:
@@ -39,7 +40,7 @@ def averaged(gram, count, rows, keep, average, weight, number, last):
 
 def _trace(grams):
     """Returns the traces of Gram matrices, the mean where there are groups, in float64."""
-    traces = tf.linalg.trace(tf.cast(grams, tf.float64))
+    traces = tf.reduce_sum(tf.cast(diagonals(grams), tf.float64), axis=-1)
     return tf.reduce_mean(traces, axes_of_each(traces))
 
 

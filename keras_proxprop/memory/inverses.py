@@ -4,8 +4,9 @@ import tensorflow as tf
 
 from keras_proxprop import replicas, xla
 from keras_proxprop.memory.stacks import axes_of_each, in_stacks, per_matrix
+from keras_proxprop.rows.arrays import diagonals
 from keras_proxprop.solvers.factorization import floored_inverse
-from keras_proxprop.solvers.inverse_factor import halvings
+from keras_proxprop.solvers.inverse_factor import is_large
 from keras_proxprop.tau import Tau
 
 
@@ -21,8 +22,11 @@ def inverses_of(averages, tau):
     """
 
     def made(chosen):
+        # One trace for all sizes, with what halves large ones only if there are any.
+        large = any(is_large(average.shape[-1]) for average, *_ in averages)
+
         def inverse(average, *sums):
-            return _inverse(average, *sums, tau, halvings(average.shape[-1]))
+            return _inverse(average, *sums, tau, large)
 
         return in_stacks(inverse, chosen)
 
@@ -41,15 +45,15 @@ def inverses_of(averages, tau):
 
 
 @xla.traced_once
-def _inverse(average, weight, rows, tau, times):
+def _inverse(average, weight, rows, tau, large):
     # R Ḡ: both sums are over the same weights.
     scale = tf.math.divide_no_nan(rows, weight**2)
     whole = per_matrix(tf.cast(scale, average.dtype), average) * average
     # Of the average: that of its own rows would differ from replica to replica.
-    diagonals = tf.linalg.diag_part(whole)
-    curvature = tf.reduce_mean(diagonals, axes_of_each(diagonals))
+    entries = diagonals(whole)
+    curvature = tf.reduce_mean(entries, axes_of_each(entries))
     shift = Tau(tau).shift_at(curvature, whole.dtype)
-    inverse, damped = floored_inverse(whole, per_matrix(shift, diagonals), times)
+    inverse, damped = floored_inverse(whole, per_matrix(shift, entries), large)
     return inverse, tf.reduce_any(damped, axes_of_each(damped))
 
 

@@ -12,6 +12,12 @@ def border(gram, sums, count):
     return tf.concat([top, bottom], axis=-2)
 
 
+def diagonals(matrices):
+    """Returns the diagonals of a matrix, or of a stack: `tf.linalg` would make constants, too,
+    that say which."""
+    return tf.raw_ops.MatrixDiagPart(input=matrices)
+
+
 def in_runs(matrix, count):
     """Returns `[n, columns]` as `[count, n, columns of one run]`."""
     parts = tf.reshape(matrix, [-1, count, matrix.shape[-1] // count])

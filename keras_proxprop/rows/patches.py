@@ -142,15 +142,16 @@ class PatchRows(Rows):
         return tf.while_loop(lambda i, *_: i < count, add, (0, *zeros))[1:]
 
     def matrix(self):
-        g, order = self.geometry, len(self.geometry.kernel_size)
-        patches = tf.pad(self.images, self._paddings())
+        # Every pixel that a window sees is gathered at once, by its place in the image.
+        images, places = tf.pad(self.images, self._paddings()), 0
+        sizes = [size(images, axis + 1) for axis in range(len(self.grid))]
+        g, order = self.geometry, len(self.grid)
         for axis in range(order):
-            taps = _range(g.kernel_size[axis]) * g.dilation[axis]
-            windows = _range(self.grid[axis])[:, None] * g.strides[axis]
-            patches = tf.gather(patches, windows + taps, axis=2 * axis + 1)
-        # Of `[batch, windows, taps, ..., channels]`, windows first.
-        sides = [[2 * axis + side for axis in range(order)] for side in (1, 2)]
-        patches = tf.transpose(patches, [0, *sides[0], *sides[1], 2 * order + 1])
+            windows = _range(self.grid[axis], axis, 2 * order) * g.strides[axis]
+            taps = _range(g.kernel_size[axis], order + axis, 2 * order) * g.dilation[axis]
+            places = places * sizes[axis] + windows + taps
+        images = tf.reshape(images, [-1, math.prod(sizes), images.shape[-1]])
+        patches = tf.gather(images, places, axis=1)
         features = self.features - int(self.bias)
         return MatrixRows(tf.reshape(patches, [-1, features * self.groups]), self.bias)
 
@@ -218,5 +219,8 @@ class PatchRows(Rows):
         return [n or _NOMINAL for n in self.images.shape[1:-1]]
 
 
-def _range(count):
-    return np.arange(count, dtype="int32") if isinstance(count, int) else tf.range(count)
+def _range(count, axis, order):
+    """Returns `0 … count - 1` along one of `order` axes; by NumPy where the count is known."""
+    numbers = np.arange(count, dtype="int32") if isinstance(count, int) else tf.range(count)
+    shape = [-1 if a == axis else 1 for a in range(order)]
+    return numbers.reshape(shape) if isinstance(count, int) else tf.reshape(numbers, shape)

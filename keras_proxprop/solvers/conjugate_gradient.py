@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_proxprop import machine, replicas, tf32
 from keras_proxprop.arguments import check_whole
+from keras_proxprop.rows.arrays import diagonals
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
@@ -144,7 +145,7 @@ def dual_conjugate_gradient(rows, d, shift, rest, iterations):
         return tf.concat([above, below], axis=0)
 
     size = tf.norm(gram) if rest is None else tf.norm(gram) + tf.norm(border) + tf.norm(corner)
-    lengths = tf.sqrt(tf.linalg.diag_part(gram))[:, None]
+    lengths = tf.sqrt(diagonals(gram))[:, None]
     if rest is not None:
         lengths = tf.concat([tf.zeros_like(d) + lengths, tf.sqrt(corner)], axis=0)
 

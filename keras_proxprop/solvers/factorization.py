@@ -5,6 +5,7 @@ import math
 import tensorflow as tf
 
 from keras_proxprop import machine, replicas, tf32, xla
+from keras_proxprop.rows.arrays import diagonals
 from keras_proxprop.solvers.inverse_factor import has_trusted_pivots, inverse_factor
 
 # By how much a float32 inverse may differ from the rows, in the direction it amplifies most.
@@ -76,8 +77,8 @@ def solution(form):
 
         def refined():
             better = form.refined(inverse, p)
-            change = tf.linalg.global_norm([b - a for a, b in zip(p, better)])
-            enough = change <= _REFINABLE * tf.linalg.global_norm(better)
+            change = _square([b - a for a, b in zip(p, better)])
+            enough = change <= _REFINABLE**2 * _square(better)
             enough &= amplification <= _REFINABLE_AMPLIFICATION
             return tf.cond(enough, lambda: (better, tf.constant(False)), in_float64)
 
@@ -97,22 +98,29 @@ def solution(form):
         # XLA on CPU runs convolutions fifty times as long.
         finite = [tf.reduce_all(tf.math.is_finite(part)) for part in form.right]
         trusted_at_once |= ~tf.reduce_all(finite)
-    return replicas.cond(replicas.every(trusted_at_once), lambda: undamped, otherwise)
+    return replicas.cond(
+        replicas.every(trusted_at_once), lambda: undamped, lambda: xla.rarely(otherwise)
+    )
+
+
+def _square(parts):
+    """Returns half the square of a direction's length."""
+    return tf.add_n([tf.nn.l2_loss(part) for part in parts])
 
 
 @xla.traced_once
 def _trusted(factor, gram, shift, most):
     """Returns whether `W`'s pivots can be trusted and the diagonal of `G + shift I` is at most
     `most` times the shift: one reduction, where two would be kernels of their own."""
-    diagonal = tf.linalg.diag_part(gram) + shift
-    trusted = has_trusted_pivots(tf.linalg.diag_part(factor) ** 2 * diagonal)
+    diagonal = diagonals(gram) + shift
+    trusted = has_trusted_pivots(diagonals(factor) ** 2 * diagonal)
     return tf.reduce_all(trusted & (diagonal <= most * shift))
 
 
 def _compared_with_rows(factor, unchecked, form):
     """Returns how much `WᵀW` amplifies, with the diagonal of `G + shift I` scaled to one, and
     whether it agrees with the rows where it amplifies most, and rounding does most."""
-    diagonal = tf.linalg.diag_part(form.gram) + form.shift
+    diagonal = diagonals(form.gram) + form.shift
     y, expected = _most_amplified(factor, diagonal)
 
     def agrees():
@@ -146,7 +154,7 @@ def _most_amplified(factor, diagonal):
     return tf32.matmul(factor, z, transpose_a=True), tf.reduce_sum(z**2, axis=-2)
 
 
-def floored_inverse(gram, shift, times):
+def floored_inverse(gram, shift, large):
     """Returns `(G + shift I)⁻¹` of every matrix of a stack, with the diagonal of `G` a little
     raised, and which of them needed more than that, `[...]`. It is made in float64, on a GPU
     only where float32 does not suffice.
@@ -154,24 +162,24 @@ def floored_inverse(gram, shift, times):
     Args:
         gram: symmetric `G`, `[..., n, n]`, positive semidefinite up to rounding.
         shift: positive tensor, broadcast to `[..., n]`.
-        times: how often a matrix is halved: see `halvings`.
+        large: as in `inverse_factor`.
     """
     if gram.dtype == tf.float64 or machine.in_force() is not machine.GPU:
-        return _floored_in_float64(gram, shift, times)
-    factor, trusted = inverse_factor(gram, shift, _FLOOR, times, _CONDITION)
+        return _floored_in_float64(gram, shift, large)
+    factor, trusted = inverse_factor(gram, shift, _FLOOR, large, _CONDITION)
     inverse = tf32.with_itself(factor, transpose_a=True)
     return tf.cond(
         trusted,
         lambda: (inverse, tf.fill(tf.shape(gram)[:-2], False)),
-        lambda: _floored_in_float64(gram, shift, times),
+        lambda: _floored_in_float64(gram, shift, large),
     )
 
 
-def _floored_in_float64(gram, shift, times):
+def _floored_in_float64(gram, shift, large):
     gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)
 
     def attempt(floor, _, tries, __):
-        factor, _ = inverse_factor(gram64, shift64, floor[..., None], times)
+        factor, _ = _shared_inverse_factor(gram64, shift64, floor[..., None], large)
         finite = tf.reduce_all(tf.math.is_finite(factor), [-2, -1])
         factor = tf.where(finite[..., None, None], factor, 0.0)
         # What is finite is made again as it is.
@@ -189,7 +197,10 @@ def _floored_in_float64(gram, shift, times):
 
 
 def _in_float64(gram, direction, shift):
-    factor, damped = _damped_inverse_factor(gram, tf.cast(shift, tf.float64))
+    # As a stack, since the factorization of memory's stacks is the same function.
+    stack = gram if gram.shape.rank == 3 else gram[None]
+    factor, damped = _damped_inverse_factor(stack, tf.cast(shift, tf.float64)[None, None])
+    factor = tf.reshape(factor, tf.shape(gram))
     factor.set_shape(gram.shape)
     return direction(lambda x: _apply(factor, x)), damped
 
@@ -198,18 +209,14 @@ def _in_float64(gram, direction, shift):
 def _damped_inverse_factor(gram, shift):
     """Returns `W` with `WᵀW = (gram + shift I)⁻¹`, and whether the diagonal was raised, as it
     is where `W` cannot be trusted otherwise."""
+    factor, trusted = _shared_inverse_factor(gram, shift, tf.zeros_like(shift), True)
 
-    def attempt(damping, *_):
-        factor, trusted = inverse_factor(gram, shift, damping)
-        return damping + _DAMPING, factor, trusted
+    def raised():
+        factor, _ = _shared_inverse_factor(gram, shift, tf.zeros_like(shift) + _DAMPING, True)
+        # A result that is not finite was not damped: the input was not finite.
+        return factor, tf.reduce_all(tf.math.is_finite(factor))
 
-    damping, factor, _ = tf.while_loop(
-        lambda damping, _, trusted: ~trusted & (damping <= _DAMPING),
-        attempt,
-        (tf.constant(0.0, tf.float64), gram, tf.constant(False)),
-    )
-    # A result that is not finite was not damped: the input was not finite.
-    return factor, (damping > _DAMPING) & tf.reduce_all(tf.math.is_finite(factor))
+    return tf.cond(trusted, lambda: (factor, tf.constant(False)), raised)
 
 
 def _apply(factor, right):

@@ -9,11 +9,14 @@ import pathlib
 import textwrap
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.config_pb2 import ConfigProto
 
 import keras_proxprop
 from keras_proxprop.keras_seams.names import MULTI_OPTIMIZER
+from keras_proxprop.keras_seams.plain_calls import not_optimized
 from keras_proxprop.keras_seams.train_step import kept
 
 PACKAGE = pathlib.Path(keras_proxprop.__file__).parent
@@ -101,6 +104,23 @@ def test_an_optimizer_adds_up_over_replicas_in_a_method_that_can_be_exchanged():
     assert names == ["self", "grads", "trainable_variables", "learning_rate"]
     step = inspect.getsource(method)
     assert "self._all_reduce_sum_gradients(grads_and_vars)" in step
+
+
+def test_a_call_of_a_function_says_itself_whether_its_graph_is_optimized():
+    called = tf.function(tf.tanh).get_concrete_function(tf.TensorSpec([2]))
+
+    @tf.function
+    def calls(x):
+        first = called(x)
+        with not_optimized():
+            return called(first)
+
+    graph = calls.get_concrete_function(tf.TensorSpec([2])).graph
+    operations = [op for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
+    configs = [ConfigProto.FromString(op.get_attr("config_proto")) for op in operations]
+    plain = [c.graph_options.rewrite_options.disable_meta_optimizer for c in configs]
+    assert plain == [False, True]
+    np.testing.assert_allclose(calls(tf.ones(2)), np.tanh(np.tanh(np.ones(2))), rtol=1e-6)
 
 
 @pytest.mark.skipif(not MULTI_OPTIMIZER, reason="MultiOptimizer came with Keras 3.15")

@@ -13,10 +13,6 @@ def positive_definite(*shape):
     return a @ np.swapaxes(a, -1, -2) / shape[-1]
 
 
-def inverse_cholesky(matrix):
-    return module.inverse_cholesky(matrix, module.halvings(matrix.shape[-1]))
-
-
 @tf.function(jit_compile=True)
 def inverse_factor(gram, shift):
     return module.inverse_factor(gram, shift, 0.0)
@@ -27,7 +23,9 @@ def inverse_factor(gram, shift):
 @pytest.mark.parametrize("shape", [(1,), (17,), (90,), (3, 5), (2, 2, 9)], ids=str)
 def test_inverse_cholesky_is_that_of_numpy(shape, dtype, tolerance, jit_compile):
     matrix = positive_definite(*shape)
-    found = tf.function(inverse_cholesky, jit_compile=jit_compile)(tf.constant(matrix, dtype))
+    found = tf.function(module.inverse_cholesky, jit_compile=jit_compile)(
+        tf.constant(matrix, dtype)
+    )
     expected = np.linalg.inv(np.linalg.cholesky(matrix))
     assert_close(found, expected, tolerance)
     assert np.all(np.triu(found, 1) == 0)
@@ -39,16 +37,18 @@ def test_a_matrix_of_any_size_has_the_same_inverse_factor(n):
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float64)])
     def of_any_size(matrix):
-        return module.inverse_cholesky(matrix, None)
+        return module.inverse_cholesky(matrix)
 
     expected = np.linalg.inv(np.linalg.cholesky(matrix))
     assert_close(of_any_size(tf.constant(matrix)), expected, 1e-12)
-    assert_close(inverse_cholesky(tf.constant(matrix)), expected, 1e-12)
+    assert_close(module.inverse_cholesky(tf.constant(matrix)), expected, 1e-12)
 
 
-def test_matrices_are_halved_until_their_parts_are_small_or_three_times():
-    sizes = {1: 0, 64: 0, 65: 1, 128: 1, 129: 2, 256: 2, 257: 3, 10_000: 3}
-    assert {n: module.halvings(n) for n in sizes} == sizes
+def test_only_what_is_large_is_halved():
+    assert {n: module.is_large(n) for n in (1, 128, 129)} == {1: False, 128: False, 129: True}
+    matrix = tf.constant(positive_definite(17))
+    expected = module.inverse_cholesky(matrix)
+    assert_close(module.inverse_cholesky(matrix, large=False), expected, 1e-13)
 
 
 def test_an_indefinite_matrix_has_no_inverse_factor():
