@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from keras_proxprop import tf32, xla
@@ -83,7 +84,8 @@ def _filter_gradient(padded, x, offsets):
     if count > 1:
         batch = size(x, 0)
         # Some parts of a small batch are empty.
-        sizes = batch // count + tf.cast(tf.range(count) < batch % count, tf.int32)
+        part = np.arange(count, dtype="int32")
+        sizes = (part + 1) * batch // count - part * batch // count
         parts = zip(*(tf.split(each, sizes, num=count) for each in (padded, x)))
     filters = tf.add_n([gradient(input=p, out_backprop=d, **common) for p, d in parts])
     return filters[0] if n == 1 else filters

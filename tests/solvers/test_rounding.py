@@ -117,7 +117,8 @@ def test_what_float32_lost_little_of_is_refined_and_not_made_again(kind, tau, ji
 def test_no_weight_gradient_is_asked_for_in_a_branch_only(monkeypatch):
     # What only a branch uses is moved into it, where XLA on CPU runs a convolution's weight
     # gradient fifty times as long.
-    monkeypatch.setattr(factorization, "xla", types.SimpleNamespace(for_cpu=lambda: True))
+    on_cpu = types.SimpleNamespace(for_cpu=lambda: True, rarely=lambda branch: branch())
+    monkeypatch.setattr(factorization, "xla", on_cpu)
     layer = keras.layers.Conv2D(COLUMNS, 3, padding="same")
     layer.build([None, 8, 8, 2])
     block, _ = find_block(layer)
