@@ -48,8 +48,8 @@ def test_tables_of_the_everyday_tasks(tmp_path, capsys):
     rows = results.read(BENCHMARKS / "everyday" / "runs.csv")
     copy_runs(tmp_path)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    peers = ["adam", "adamw", "schedule-free", "proxprop"]
-    arguments = ["--out", str(tmp_path), "--tasks", *tasks, "--contenders", *peers]
+    names = list(dict.fromkeys(row["contender"] for row in rows))
+    arguments = ["--out", str(tmp_path), "--tasks", *tasks, "--contenders", *names]
     everyday.main(["--report", *arguments])
     made = tables(capsys.readouterr().out)
     page = (BENCHMARKS / "EVERYDAY.md").read_text()
