@@ -2,8 +2,8 @@
 
 import ast
 import json
-import re
 import pathlib
+import re
 import sys
 
 import matplotlib
