@@ -53,6 +53,11 @@ class GroupedPatchRows(PatchRows):
         patches = tf.transpose(patches, [2, 0, 1, 3])
         return GroupedRows(tf.reshape(patches, [self.groups, -1, taps * channels]), self.bias)
 
+    def _filter_gradient(self, images, d):
+        gradient = super()._filter_gradient(images, d)
+        # Of no images, as a replica may have, TensorFlow leaves that of a depthwise kernel unset.
+        return gradient if images.shape[0] else tf.where(tf.size(images) > 0, gradient, 0)
+
     def _convolve(self, images, kernel):
         if self.groups < images.shape[-1] or not self.geometry.has_depthwise_kernel:
             return super()._convolve(images, kernel)
