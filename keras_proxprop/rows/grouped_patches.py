@@ -55,7 +55,7 @@ class GroupedPatchRows(PatchRows):
 
     def _filter_gradient(self, images, d):
         gradient = super()._filter_gradient(images, d)
-        # Of no images, as a replica may have, TensorFlow leaves that of a depthwise kernel unset.
+        # Of no images, as a replica may have, TensorFlow leaves a depthwise kernel's unset.
         return gradient if images.shape[0] else tf.where(tf.size(images) > 0, gradient, 0)
 
     def _convolve(self, images, kernel):
