@@ -43,7 +43,8 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
       `sqrt(64 / features)` of that where there are more features, as in a wide layer all
       weights of a column are moved at once; and where more than four layers step it is
       `4 / depth` of that, as each moves what the next ones get. Embeddings, which begin small
-      however wide they are, have their present size where that is larger.
+      however wide they are, step as with 64 labels; they have their present size where that is
+      larger, and rows of a length of at least a half.
     - Steps get shorter as they go on: after `t` steps they are `1 / sqrt(1 + t / 100)` of the
       first, however many there will be.
     - There is no momentum, and no need for a schedule. Steps are made with points `z`; `x` is
@@ -62,7 +63,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
     Args:
         learning_rate: a float, a `keras.optimizers.schedules.LearningRateSchedule` or a
             callable, in the units described above. Defaults to `0.001`.
-        beta_1: the share of the average in the model's weights. Defaults to `0.9`.
+        beta_1: the share of the average in the model's weights. Defaults to `0.93`.
         beta_2: decay rate of the mean of the directions' squares. Defaults to `0.98`.
         epsilon: what is added to the root of that mean. Defaults to `1e-12`.
         name: name of the optimizer. Defaults to `"schedule_free_adam"`.
@@ -81,7 +82,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
-        beta_1: float = 0.9,
+        beta_1: float = 0.93,
         beta_2: float = 0.98,
         epsilon: float = 1e-12,
         name: str = "schedule_free_adam",

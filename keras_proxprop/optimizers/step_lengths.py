@@ -11,12 +11,15 @@ _UNITS = 210.0
 # The number of labels for which that holds, how it grows with them, and the limits of that.
 _LABELS = 64
 _EXPONENT = 1 / 4
-_SHORTEST, _LONGEST = 1 / 4, 4.0
+_SHORTEST, _LONGEST = 1 / 2, 4.0
 # In wider problems than this the change of a preactivation would grow as the root of the
 # number of features: so many weights are moved the same way.
 _FEATURES = 64
 # Where more layers step than this, each moves what the next ones get.
 _DEPTH = 4
+# Rows of an embedding count as at least so long: they begin far smaller than what layers
+# after them are made for.
+_ROW = 0.5
 
 
 def first_steps(first, sizes, variables, depth, batches):
@@ -33,9 +36,13 @@ def first_steps(first, sizes, variables, depth, batches):
     own = tf.where(first > 0, tf.minimum(first, glorot), glorot)
     if any(size.lookup for size in sizes):
         present = zip(sizes, variables)
-        present = [root_mean_square(v) if size.lookup else 0.0 for size, v in present]
+        present = [_of_embedding(v) if size.lookup else 0.0 for size, v in present]
         own = tf.maximum(own, tf.stack(present))
     return own * [_share(size, depth) for size in sizes] * _of_labels(sizes, batches)
+
+
+def _of_embedding(variable):
+    return tf.maximum(root_mean_square(variable), _ROW / math.sqrt(variable.shape[-1]))
 
 
 def _share(size, depth):
@@ -52,7 +59,8 @@ def _of_labels(sizes, batches):
             labels = _LABELS if size.items is None else size.items * size.labels * batches
             factor = (labels / _LABELS) ** _EXPONENT
             found[size.batch] = tf.clip_by_value(factor, _SHORTEST, _LONGEST)
-    return tf.stack([found[size.batch] for size in sizes])
+    # A row of an embedding sees only the labels of those items that look it up.
+    return tf.stack([1.0 if size.lookup else found[size.batch] for size in sizes])
 
 
 def first_size(variable):

@@ -64,12 +64,12 @@ def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
             size = np.sqrt(2 / (features + columns))
             if first[i] > 0:
                 size = min(size, first[i])
-            length = 210 * rate * size * np.clip((items / 64) ** 0.25, 1 / 4, 4)
+            length = 210 * rate * size * np.clip((items / 64) ** 0.25, 1 / 2, 4)
             length /= np.sqrt(1 + (step - 1) / 100)
             p = p / (np.sqrt(v[i] / (1 - 0.98**step)) + 1e-12)
             z[i] -= length * p / max(1, np.sqrt(np.mean(p**2)) / 2)
             x[i] += weight / total * (z[i] - x[i])
-            weights[i] = 0.1 * z[i] + 0.9 * x[i]
+            weights[i] = 0.07 * z[i] + 0.93 * x[i]
     return weights
 
 
@@ -180,14 +180,14 @@ def test_a_row_that_is_not_looked_up_keeps_its_mean_of_squares(jit_compile):
         forgotten = 0.98**step
         v[seen & new] = (1 - forgotten) * p[seen & new] ** 2
         v[seen & ~new] += 0.02 * (p**2 - v)[seen & ~new]
-        size = max(min(np.sqrt(2 / 10), first), np.sqrt(np.mean(w**2)))
-        length = 210 * RATE * size * (1 / 64) ** 0.25 / np.sqrt(1 + (step - 1) / 100)
+        size = max(min(np.sqrt(2 / 10), first), np.sqrt(np.mean(w**2)), 0.5 / np.sqrt(3))
+        length = 210 * RATE * size / np.sqrt(1 + (step - 1) / 100)
         p /= np.sqrt(v / (1 - forgotten)) + 1e-12
         z -= length * p / max(1, np.sqrt(np.mean(p**2)) / 2)
         weight = step * (step + 1) * (step + 2)
         total += weight
         x += weight / total * (z - x)
-        w = 0.1 * z + 0.9 * x
+        w = 0.07 * z + 0.93 * x
     assert_close(table.numpy(), w, 1e-4)
 
 

@@ -13,7 +13,7 @@ L = keras.layers
 RATE = 0.002
 
 
-@pytest.mark.parametrize("items, factor", [(0.01, 1 / 4), (4, 1 / 2), (64, 1), (10**6, 4)])
+@pytest.mark.parametrize("items, factor", [(1, 1 / 2), (16, 2**-0.5), (64, 1), (10**6, 4)])
 def test_a_step_grows_as_the_fourth_root_of_the_batch_size_within_limits(items, factor):
     optimizer, variable = ScheduleFreeAdam(), keras.Variable(tf.zeros([100, 100]))
     for rows in (3 * items, tf.constant(3.0 * items)):
@@ -36,8 +36,8 @@ def test_a_step_is_a_share_of_the_first_size(first, used):
 def test_steps_are_shorter_in_wide_problems_with_implicit_directions(implicit, lookup):
     optimizer, variable = ScheduleFreeAdam(), keras.Variable(0.02 * tf.ones([512, 88]))
     size = ProblemSize(64, 1, features=512, columns=88, implicit=implicit, lookup=lookup)
-    shorter = 1 / np.sqrt(8) if implicit and not lookup else 1
-    assert_close(optimizer.factor(size, variable), shorter * 210 * 0.02, 1e-6)
+    length = 0.5 / np.sqrt(88) if lookup else 0.02 / np.sqrt(8) if implicit else 0.02
+    assert_close(optimizer.factor(size, variable), 210 * length, 1e-6)
 
 
 @pytest.mark.parametrize("depth, shorter", [(1, 1), (4, 1), (5, 0.8), (40, 0.1)])
@@ -80,12 +80,14 @@ def test_fit_steps_as_summary_says_by_depth_and_by_the_labels_of_a_token_each(to
         assert_close(np.abs(layer.kernel.numpy() - kernel).max(), 0.001 * rate, 1e-3)
 
 
-def test_an_embedding_steps_by_its_present_size_where_that_is_larger():
-    optimizer, variable = ScheduleFreeAdam(), keras.Variable(0.02 * tf.ones([100, 100]))
-    size = ProblemSize(64, 1, features=100, columns=100, implicit=True, lookup=True)
+@pytest.mark.parametrize("items", [1, 64, 10**4])
+def test_an_embedding_steps_by_its_present_size_but_rows_are_no_shorter_than_a_half(items):
+    optimizer, variable = ScheduleFreeAdam(), keras.Variable(0.02 * tf.ones([100, 25]))
+    size = ProblemSize(items, 1, features=100, columns=25, implicit=True, lookup=True)
     optimizer.build([variable])
-    for now, used in ((0.02, 0.02), (0.01, 0.02), (7.0, 7.0)):
-        variable.assign(now * tf.ones([100, 100]))
+    # However many labels the batch has: a row has those of its own lookups.
+    for now, used in ((0.02, 0.1), (0.01, 0.1), (0.3, 0.3), (7.0, 7.0)):
+        variable.assign(now * tf.ones([100, 25]))
         assert_close(optimizer.factor(size, variable), 210 * used, 1e-6)
 
 
@@ -100,7 +102,7 @@ def test_the_embeddings_of_a_model_are_known_as_such():
     moved = [np.abs(after - b).max() for after, b in zip(weights_of(model), raised)]
     # One batch, every number of a direction over its own root: a step is 210 × 0.001 of it.
     embedding, kernel = (np.sqrt(np.mean(raised[i] ** 2)) for i in (0, 1))
-    assert_close(moved[0], 0.21 * (4 / 64) ** 0.25 * embedding, 1e-3)
+    assert_close(moved[0], 0.21 * max(embedding, 0.5 / np.sqrt(3)), 1e-3)
     assert_close(moved[1], 0.21 * (4 / 64) ** 0.25 * min(kernel / 10, 0.5), 1e-3)
 
 
