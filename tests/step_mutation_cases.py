@@ -75,6 +75,20 @@ MUTATIONS_OF_STEPS = [
         "test_schedule_free_adam.py not_looked_up and graph",
     ),
     Mutation(
+        "labels of the batch in an embedding's step",
+        "optimizers/step_lengths.py",
+        "1.0 if size.lookup else found[size.batch]",
+        "found[size.batch]",
+        "test_step_lengths.py no_shorter_than_a_half",
+    ),
+    Mutation(
+        "steps of an embedding as short as it begins",
+        "optimizers/step_lengths.py",
+        "_ROW = 0.5",
+        "_ROW = 0.0",
+        "test_step_lengths.py no_shorter_than_a_half",
+    ),
+    Mutation(
         "items for labels in a step's length",
         "problem.py",
         "max(labels, default=1)",
