@@ -38,17 +38,6 @@ def seed():
     keras.backend.clear_session(free_memory=False)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def freed():
-    """Frees what the tests of a module have made: a worker would come to hold ten gigabytes.
-
-    What is left is not looked at again, which would take longer from module to module.
-    """
-    yield
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture
 def float64():
     """Layers, losses and metrics of the test are in float64."""
