@@ -99,6 +99,7 @@ def test_regularizers_are_preconditioned_with_the_rest(float64, cell, solver):
     check(model, x, [(layer, [(x, zeros(layer))])], solver=solver)
 
 
+@pytest.mark.filterwarnings("ignore:No layer of model")
 @pytest.mark.parametrize("frozen", ["kernel", "recurrent_kernel", "bias"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "gru-reset-before"])
 def test_frozen_weights_stay_and_the_others_are_the_problem(float64, cell, frozen):
@@ -167,6 +168,7 @@ def test_cells_called_one_step_at_a_time_are_one_problem(float64):
     check(model, x, [(layer, [(x, zeros(layer))])], wrap=tf.function)
 
 
+@pytest.mark.filterwarnings("ignore:No layer of model")
 def test_a_cell_in_two_layers_steps_explicitly(float64):
     first, x = built(CELLS["gru"](), return_sequences=True), data(BATCH, TIME, INPUTS)
     second = layers.RNN(first.cell)

@@ -62,6 +62,8 @@ def trained(new):
     return model
 
 
+# Keras asks NumPy for a name that it has no longer.
+@pytest.mark.filterwarnings("ignore:In the future `np.object`")
 @pytest.mark.parametrize("way", WAYS)
 def test_the_exported_model_gives_the_same_outputs_without_this_package(way, tmp_path):
     if way == "onnx":
