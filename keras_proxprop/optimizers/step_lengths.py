@@ -42,6 +42,7 @@ def first_steps(first, sizes, variables, depth, batches):
 
 
 def _of_embedding(variable):
+    """Returns the present size of an embedding, that of rows of `_ROW` where it is smaller."""
     return tf.maximum(root_mean_square(variable), _ROW / math.sqrt(variable.shape[-1]))
 
 

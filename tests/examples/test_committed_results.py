@@ -31,6 +31,7 @@ def tables(text):
         ("time_to_target_default", 30, ["mlp64", "convnet"]),
         ("time_to_target_default", 20, ["mlp500", "autoencoder"]),
         ("time_to_target_default", 15, ["resnet", "vit"]),
+        ("time_to_target_default", 10, ["sequence"]),
     ],
 )
 def test_tables_of_the_benchmark(folder, budget, tasks, tmp_path, capsys):
