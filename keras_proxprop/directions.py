@@ -4,12 +4,13 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_proxprop.keras_seams.finite_step import all_finite
 from keras_proxprop.problem import Problem, sizes_of_step
 from keras_proxprop.solvers.gradient import Gradient
 from keras_proxprop.weights import WeightSlice, variable_key
 
 
-def replace_by_directions(found, members, d, plan, tau, observer=None):
+def replace_by_directions(found, members, d, plan, tau, loss, observer=None):
     """Puts directions in the place of gradients.
 
     Args:
@@ -18,6 +19,7 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
         members: what the `Plan` made of the forward pass.
         d: `{id of a z: ∂L/∂z, or None}`.
         plan, tau: `Plan` and `Tau`.
+        loss: nest of tensors.
         observer: an object that looks at every implicit solve, or `None`.
 
     Returns:
@@ -44,10 +46,13 @@ def replace_by_directions(found, members, d, plan, tau, observer=None):
                 if variable_key(weight) in found:
                     _write(found, weight, tf.cast(part, weight.dtype))
 
+    def finite():
+        return all_finite(tf.nest.flatten([d, rest, loss], expand_composites=True))
+
     members = _reached(members, d)
     implicit, explicit = Problem.of_step(members, d)
     of_step = sizes_of_step(implicit + explicit)
-    for (problem, rows), solver in zip(implicit, plan.solvers(implicit, tau)):
+    for (problem, rows), solver in zip(implicit, plan.solvers(implicit, tau, finite)):
         if observer is not None:
             solver = observer.observe(problem, rows, solver)
         solve(problem, rows, solver, rest)

@@ -121,22 +121,19 @@ class Plan:
             return self._solver
         return self._memory.solver(problem, rows, self._solver)
 
-    def solvers(self, problems, tau):
+    def solvers(self, problems, tau, finite):
         """Returns the solver of every problem of a step, and has memory refresh what is due.
 
         Args:
             problems: list of `Problem`s of implicit steps, each with its `Rows`.
             tau: `Tau`.
+            finite: function that returns whether all that the step is made of is finite, a
+                boolean tensor.
         """
         solvers = [self.solver(problem, rows) for problem, rows in problems]
         if self._memory is None:
             return solvers
-        return self._memory.refreshed([problem for problem, _ in problems], solvers, tau)
-
-    def commit(self, finite):
-        """Has memory keep what it made for this step if all of the step is `finite`."""
-        if self._memory is not None:
-            self._memory.commit(finite)
+        return self._memory.refreshed([problem for problem, _ in problems], solvers, tau, finite)
 
     def reason_without_member(self, recorder, layer):
         """Returns why a layer with weights has no member among those of `recorder`."""

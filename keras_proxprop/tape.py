@@ -170,7 +170,7 @@ class ImplicitGradientTape(tf.GradientTape):
             self._recorder.clear()
         with replicas.apart(self._cross_replica == "mean"):
             sizes, self._damped = replace_by_directions(
-                found, members, d, self._plan, self._tau, self._observer
+                found, members, d, self._plan, self._tau, target, self._observer
             )
         if not self._jacobian:
             self._warn_if_all_explicit(members, found)
@@ -184,8 +184,6 @@ class ImplicitGradientTape(tf.GradientTape):
             self.finite = all_finite(
                 tf.nest.flatten([directions, target], expand_composites=True)
             )
-            with replicas.apart(self._cross_replica == "mean"):
-                self._plan.commit(self.finite)
             grant(map(native, flat), directions, sizes, self.finite, self._batch)
         return tf.nest.pack_sequence_as(sources, directions)
 

@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import hypothesis
 import keras
 import pytest
+from tensorflow.python.framework.ops import gradient_registry
 
 # A failing example is shown as it was found: to look for a smaller one takes minutes.
 hypothesis.settings.register_profile(
@@ -36,6 +37,10 @@ def seed():
     yield
     # Without its garbage collection, which takes longer than most tests.
     keras.backend.clear_session(free_memory=False)
+    # TensorFlow keeps the graph of every step here, Adam's too: gigabytes after a thousand tests.
+    kept = gradient_registry._registry
+    for name in [name for name in kept if name.startswith("CustomGradient-")]:
+        del kept[name]
 
 
 @pytest.fixture

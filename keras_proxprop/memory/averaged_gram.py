@@ -6,6 +6,7 @@ import typing
 import tensorflow as tf
 
 from keras_proxprop import replicas, tf32, xla
+from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.memory.averages import averaged
 from keras_proxprop.memory.inverses import inverses_of
 from keras_proxprop.memory.stacks import in_stacks
@@ -27,22 +28,21 @@ class Averaged(Solver):
         refresh_every: steps from one refresh to the next.
         state: function that returns the `AveragedGram`, or `None`: then it only tells
             its price.
-        inverse: the inverse for this step. Defaults to `None`: it is not made yet.
-        damped: whether the inverse was damped, a boolean tensor.
+        damped: whether the inverse was damped in this step, a boolean tensor. Defaults to
+            `None`: no refresh was asked for yet.
     """
 
     sees_all_replicas = True
 
-    def __init__(self, own, refresh_every, state=None, inverse=None, damped=None):
+    def __init__(self, own, refresh_every, state=None, damped=None):
         self._own = own
         self._refresh_every = refresh_every
         self.state = state
-        self._inverse = inverse
         self._damped = damped
 
-    def at(self, inverse, damped):
-        """Returns the same with the inverse of this step, and whether that was damped."""
-        return Averaged(self._own, self._refresh_every, self.state, inverse, damped)
+    def after_refresh(self, damped):
+        """Returns the same for a step whose refresh, if one was due, is made."""
+        return Averaged(self._own, self._refresh_every, self.state, damped)
 
     def prices(self, rows, columns, count):
         products = min(_products(rows, columns, count).values())
@@ -51,7 +51,7 @@ class Averaged(Solver):
         return {f"memory/{self._refresh_every}": products}
 
     def run(self, form, rows, d, tau, rest):
-        return Kept(self._inverse).solve(rows, d, tau, rest)[0], self._damped
+        return self.without_refresh().solve(rows, d, tau, rest)[0], self._damped
 
     def sent(self, form, rows, columns):
         # The inverse is sent, too: one replica makes it for all.
@@ -140,9 +140,20 @@ class AveragedGram:
     def variables(self):
         return [getattr(self, field.name) for field in dataclasses.fields(self)]
 
+    def sums(self):
+        """Returns what `averaged` goes on from."""
+        kept = (self.average, self.weight, self.row_count, self.batch)
+        return [tf.convert_to_tensor(variable) for variable in kept]
 
-def refresh(states, rows, step, tau, memory):
-    """Makes the averages and inverses of a step, all of them anew if a refresh is due.
+    def assign(self, average, weight, row_count, batch, inverse, step):
+        """Takes over what `averaged` returned, and the inverse that was made of it."""
+        values = (average, inverse, weight, row_count, step, batch)
+        for variable, value in zip(self.variables, values):
+            variable.assign(value)
+
+
+def refresh(states, rows, step, tau, memory, finite):
+    """Makes averages and inverses anew if a refresh is due, and assigns them to variables.
 
     Args:
         states: `AveragedGram`s.
@@ -150,18 +161,19 @@ def refresh(states, rows, step, tau, memory):
         step: number of steps so far, an int64 tensor.
         tau: `Tau`.
         memory: `CurvatureMemory`.
+        finite: function that returns whether all that the step is made of is finite, a
+            boolean tensor. Otherwise nothing is assigned.
 
     Returns:
-        Whether it is due, a boolean tensor; of every state what its variables are to be if
-        the step is made; and whether its inverse needed damping, a boolean tensor.
+        For every state whether the inverse of a refresh in this step needed damping, a
+        boolean tensor.
     """
-    kept = [[tf.convert_to_tensor(v) for v in state.variables] for state in states]
-    average, _, weight, number, refreshed, last = range(len(KEPT))
-    ages = step - tf.stack([values[refreshed] for values in kept])
+    ages = step - tf.stack([tf.convert_to_tensor(state.refreshed) for state in states])
     allowed = tf.clip_by_value(step // _PART, 1, memory.refresh_every)
     # A smaller step count than before means that training has begun anew.
     due = (ages >= allowed) | (ages < 0)
-    due = tf.reduce_any(due | (tf.stack([values[weight] for values in kept]) == 0))
+    empty = tf.stack([tf.convert_to_tensor(state.weight) for state in states]) == 0
+    due = tf.reduce_any(due | empty)
 
     def renewed():
         own = rows()
@@ -169,18 +181,20 @@ def refresh(states, rows, step, tau, memory):
         counts = replicas.total_counts([each.count for each in own])
         counts = [tf.cast(count, tf.float64) for count in counts]
         passed = tf.cast(tf.maximum(ages, 1), tf.float64) / memory.refresh_every
-        keep = tf.unstack(tf.constant(memory.decay, tf.float64) ** passed, len(kept))
-        old = [[values[i] for i in (average, weight, number, last)] for values in kept]
+        keep = tf.unstack(tf.constant(memory.decay, tf.float64) ** passed, len(states))
         numbers = [count * replicas.parts() for count in counts]
+        old = [state.sums() for state in states]
         sums = in_stacks(averaged, list(zip(grams, counts, numbers, keep, *zip(*old))))
         inverses = inverses_of([each[:3] for each in sums], tau.tensor)
-        return [
-            [mean, made, *counted, step, trace, damped]
-            for (mean, *counted, trace), (made, damped) in zip(sums, inverses)
-        ]
+
+        def assign():
+            for state, (*new, trace), (inverse, _) in zip(states, sums, inverses):
+                state.assign(*new, trace, inverse, step)
+
+        step_if(replicas.every(finite()), assign)
+        return [damped for _, damped in inverses]
 
     def unchanged():
-        return [[*values, tf.constant(False)] for values in kept]
+        return [tf.constant(False) for _ in states]
 
-    new = replicas.cond(due, lambda: xla.rarely(renewed), unchanged)
-    return due, [values[:-1] for values in new], [values[-1] for values in new]
+    return replicas.cond(due, lambda: xla.rarely(renewed), unchanged)

@@ -2,9 +2,7 @@
 
 import tensorflow as tf
 
-from keras_proxprop import replicas
-from keras_proxprop.keras_seams.finite_step import step_if
-from keras_proxprop.memory.averaged_gram import KEPT, Averaged, refresh
+from keras_proxprop.memory.averaged_gram import Averaged, refresh
 from keras_proxprop.memory.curvature_memory import CurvatureMemory
 
 
@@ -19,18 +17,17 @@ class StepMemory:
     def __init__(self, curvatures, step):
         self._curvatures = curvatures
         self._step = tf.cast(step, tf.int64)
-        self._pending = None
         self.solver = curvatures.solver
 
-    def refreshed(self, problems, solvers, tau):
-        """Returns the solvers of a step's problems, those of memory with their inverses.
-
-        What memory keeps changes only in `commit`.
+    def refreshed(self, problems, solvers, tau, finite):
+        """Returns the solvers of a step's problems, after a refresh of memory if one is due.
 
         Args:
             problems: `Problem`s.
             solvers: what `solver` returned for each.
             tau: `Tau`.
+            finite: function that returns whether all that the step is made of is finite, a
+                boolean tensor. Otherwise memory stays what it was.
         """
         averaged = [i for i, solver in enumerate(solvers) if isinstance(solver, Averaged)]
         if not averaged:
@@ -40,28 +37,11 @@ class StepMemory:
         def rows():
             return [problems[i].fixed().rows() for i in averaged]
 
-        due, values, damped = refresh(states, rows, self._step, tau, self._curvatures.memory)
-        self._pending = due, [state.variables for state in states], values
+        damped = refresh(states, rows, self._step, tau, self._curvatures.memory, finite)
         solvers = list(solvers)
-        for i, new, was_damped in zip(averaged, values, damped):
-            solvers[i] = solvers[i].at(new[KEPT.index("inverse")], was_damped)
+        for i, was_damped in zip(averaged, damped):
+            solvers[i] = solvers[i].after_refresh(was_damped)
         return solvers
-
-    def commit(self, finite):
-        """Takes over what was made for this step if all of the step is `finite`."""
-        if self._pending is None:
-            return
-        (due, variables, values), self._pending = self._pending, None
-
-        def assign():
-            for own, new in zip(variables, values):
-                for variable, value in zip(own, new):
-                    variable.assign(value)
-
-        # In steps without a refresh there is nothing that replicas would have to tell.
-        if replicas.in_sync() > 1:
-            finite = replicas.cond(due, lambda: replicas.every(finite), lambda: finite)
-        step_if(due & finite, assign)
 
 
 def check_kept(memory):
