@@ -7,7 +7,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import hypothesis
 import keras
 import pytest
+from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.framework.ops import gradient_registry
+
+# A user's step meets no function of the package that AutoGraph rewrites, as
+# `citizen/test_custom_loops.py` shows. To rewrite those that tests call took a quarter of the
+# suite's time.
+autograph.CONVERSION_RULES = (
+    autograph.DoNotConvert("keras_proxprop"),
+    *autograph.CONVERSION_RULES,
+)
 
 # A failing example is shown as it was found: to look for a smaller one takes minutes.
 hypothesis.settings.register_profile(
