@@ -46,11 +46,14 @@ def replace_by_directions(found, members, d, plan, tau, loss, observer=None):
                 if variable_key(weight) in found:
                     _write(found, weight, tf.cast(part, weight.dtype))
 
-    def finite():
-        return all_finite(tf.nest.flatten([d, rest, loss], expand_composites=True))
-
     members = _reached(members, d)
     implicit, explicit = Problem.of_step(members, d)
+
+    def finite():
+        made_of = [d, rest, loss, [problem.inputs for problem, _ in implicit]]
+        made_of = tf.nest.flatten(made_of, expand_composites=True)
+        return all_finite([part for part in made_of if tf.is_tensor(part)])
+
     of_step = sizes_of_step(implicit + explicit)
     for (problem, rows), solver in zip(implicit, plan.solvers(implicit, tau, finite)):
         if observer is not None:

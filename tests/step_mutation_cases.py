@@ -34,9 +34,9 @@ MUTATIONS_OF_STEPS = [
     ),
     Mutation(
         "memory of a step that is skipped",
-        "memory/step.py",
-        "step_if(due & finite, assign)",
-        "step_if(due, assign)",
+        "memory/averaged_gram.py",
+        "step_if(replicas.every(finite()), assign)",
+        "assign()",
         "test_memory_outliers.py leaves_no_trace",
     ),
     Mutation(

@@ -88,6 +88,8 @@ class KnowsSizes:
         finally:
             self._sizes.of = {}
 
+    # Inside of a user's `tf.function`, AutoGraph would rewrite it.
+    @tf.autograph.experimental.do_not_convert
     def apply(self, grads, trainable_variables=None):
         self._sizes.made = {}
         try:

@@ -155,6 +155,8 @@ class ProxProp(OptimizerWrapper):
         """The `CurvatureMemory`, or `None` if steps use the Gram matrices of their batch."""
         return self._memory
 
+    # Inside of a user's `tf.function`, AutoGraph would rewrite it.
+    @tf.autograph.experimental.do_not_convert
     def step_arguments(self):
         """Returns the arguments of the `ImplicitGradientTape` of one training step."""
         tau = self.tau
@@ -182,6 +184,7 @@ class ProxProp(OptimizerWrapper):
         """
         self._observer = observer
 
+    @tf.autograph.experimental.do_not_convert
     def apply(self, grads, trainable_variables=None):
         """Makes the inner optimizer's step with implicit directions.
 

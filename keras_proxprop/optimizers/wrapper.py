@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_proxprop import replicas
 from keras_proxprop.keras_seams.optimizer_state import ForwardedState, arrays_of
@@ -188,6 +189,8 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
         if self._curvatures:
             self._curvatures.load(named)
 
+    # Inside of a user's `tf.function`, AutoGraph would rewrite it.
+    @tf.autograph.experimental.do_not_convert
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)
 

@@ -46,6 +46,10 @@ def test_a_step_without_a_refresh_makes_no_gram_matrix_and_no_factorization():
     # Its own weight gradient, one per layer: all else is in the branches of a refresh.
     assert _ops(graph).count("Conv2DBackpropFilter") == 1
     assert "Cholesky" not in _ops(graph)
+    # One about the refresh of all layers, one about the step, and one about the statistics of
+    # batch normalization, which a step that is not made leaves as they were.
+    decisions = [kind for kind in _ops(graph) if kind in ("If", "StatelessIf")]
+    assert len(decisions) == 3
     inside = [f.name for f in graph._functions.values()] if graph._functions else []
     assert inside, "the refresh is in functions that tf.cond calls"
 
