@@ -10,9 +10,9 @@ from parts.datasets import epoch_batches
 # Where the model is looked at; they grow, since a loss falls fastest at first.
 _POINTS = 12
 _GROWTH = 1.5
-# How many steps are timed, and how many of them one optimizer makes before it is the next
+# How many steps are timed at most, and how many of them one optimizer makes before it is the next
 # one's turn.
-_TIMED = 300
+_TIMED = 1000
 _TURN = 10
 
 

@@ -1,0 +1,109 @@
+"""Each default of `ProxProp()` against one change at a time, on everyday tasks.
+
+    python examples/everyday_defaults.py
+    python examples/everyday_defaults.py --tasks small table --settings "memory=None"
+    python examples/everyday_defaults.py --report
+
+The tasks are those of `everyday.py` that take seconds, with all of their steps. The learning
+rate is the default's. The table has the final training loss in units of the default's: the
+geometric mean over tasks and seeds, on how many tasks the change ends lower, and where it does
+worst and best, each the median over seeds. Finished runs are in the CSV file at once; started
+again, the program does what is missing.
+"""
+
+import argparse
+import math
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+from keras_proxprop import CurvatureMemory, ProxProp, tau
+from parts import results
+from parts.everyday_run import train
+from parts.everyday_tasks import TASKS
+
+QUICK = """small classes recommender table digits digits8 deep metric frozen tied physics gan
+    vae lora""".split()
+_AUTO = "tau: {:g} over the mean curvature, not 10"
+# {name: what is changed}
+SETTINGS = {
+    "default": {},
+    **{_AUTO.format(multiple): {"auto": multiple} for multiple in (3, 30, 100)},
+    "tau=1": {"tau": 1.0},
+    "final_layer='implicit'": {"final_layer": "implicit"},
+    "memory=None": {"memory": None},
+    "memory of all layers": {"memory": CurvatureMemory(layers="all")},
+    **{f"refresh_every={n}": {"memory": CurvatureMemory(refresh_every=n)} for n in (30, 300)},
+    **{f"decay={share:g}": {"memory": CurvatureMemory(share)} for share in (0.8, 0.95)},
+}
+
+
+def run(setting, tasks, seeds, steps, path):
+    """Trains all tasks with a setting. It is the only one of its process, since functions that
+    were traced with another have its constants in them."""
+    changed = dict(SETTINGS[setting])
+    tau.RELATIVE_SHIFT = 1 / changed.pop("auto", 1 / tau.RELATIVE_SHIFT)
+    done = {(r["task"], r["seed"]) for r in results.read(path) if r["setting"] == setting}
+    for task in tasks:
+        for seed in range(seeds):
+            if (task, seed) in done:
+                continue
+            last = train(TASKS[task], ProxProp(**changed), seed, steps)[0][-1]
+            row = {"task": task, "setting": setting, "seed": seed, "steps": last["step"]}
+            results.append(path, [row | {k: last[k] for k in ("loss", "val_loss")}])
+            print(f"{task:12s} {setting:36s} seed {seed}: loss {last['loss']:.4g}", flush=True)
+
+
+def report(rows):
+    """Returns the table in Markdown."""
+    losses = {(r["setting"], r["task"], r["seed"]): r["loss"] for r in rows}
+    lines = []
+    for setting in list(SETTINGS)[1:]:
+        ratios = {}
+        for name, task, seed in losses:
+            if name == setting and ("default", task, seed) in losses:
+                ratio = losses[name, task, seed] / losses["default", task, seed]
+                ratios.setdefault(task, []).append(ratio)
+        if not ratios:
+            continue
+        medians = {task: statistics.median(own) for task, own in ratios.items()}
+        mean = math.exp(statistics.fmean(math.log(r) for own in ratios.values() for r in own))
+        ends = [f"{t} {results.text(medians[t])}" for t in sorted(medians, key=medians.get)]
+        lower = sum(ratio < 1 for ratio in medians.values())
+        lines.append([setting, results.text(mean), f"{lower} of {len(medians)}"])
+        lines[-1] += [", ".join(ends[-2:][::-1]), ", ".join(ends[:2])]
+    head = ["change", "loss / default's", "lower on", "at its worst", "at its best"]
+    return results.markdown(head, lines)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=QUICK)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--seeds", type=int, default=2, help="how many seeds")
+    parser.add_argument("--steps", type=int, help="how many steps, not those of the task")
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    out = pathlib.Path(__file__).parent / "benchmarks" / "everyday" / "defaults.csv"
+    parser.add_argument("--out", type=pathlib.Path, default=out)
+    args = parser.parse_args(argv)
+    if len(args.settings) == 1 and not args.report:
+        run(args.settings[0], args.tasks, args.seeds, args.steps, args.out)
+        return
+    for setting in [] if args.report else args.settings:
+        same = ["--tasks", *args.tasks, "--seeds", str(args.seeds), "--out", str(args.out)]
+        same += ["--steps", str(args.steps)] if args.steps else []
+        command = [sys.executable, __file__, "--settings", setting, *same]
+        subprocess.run(command, check=True)
+    print(report(results.read(args.out)))
+
+
+if __name__ == "__main__":
+    main()
