@@ -46,7 +46,7 @@ def seed():
     yield
     # Without its garbage collection, which takes longer than most tests.
     keras.backend.clear_session(free_memory=False)
-    # TensorFlow keeps the graph of every step here, Adam's too: gigabytes after a thousand tests.
+    # TensorFlow keeps the graph of every step here, Adam's too: gigabytes after some tests.
     kept = gradient_registry._registry
     for name in [name for name in kept if name.startswith("CustomGradient-")]:
         del kept[name]

@@ -10,8 +10,8 @@ from parts.datasets import epoch_batches
 # Where the model is looked at; they grow, since a loss falls fastest at first.
 _POINTS = 12
 _GROWTH = 1.5
-# How many steps are timed at most, and how many of them one optimizer makes before it is the next
-# one's turn.
+# How many steps are timed at most, and how many of them one optimizer makes before it is the
+# next one's turn.
 _TIMED = 1000
 _TURN = 10
 

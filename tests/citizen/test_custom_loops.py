@@ -1,4 +1,4 @@
-"""A user's own step, as a `tf.function` with AutoGraph, which rewrites what such a step calls."""
+"""A user's own step, as a `tf.function`: AutoGraph rewrites what such a step calls."""
 
 import keras
 import numpy as np

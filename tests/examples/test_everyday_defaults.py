@@ -1,10 +1,10 @@
 """`examples/everyday_defaults.py`: what it trains, goes on with, and prints."""
 
-import everyday_defaults
 import pytest
-from parts import results
 
+import everyday_defaults
 from keras_proxprop import tau
+from parts import results
 
 
 def arguments(path, *settings):
@@ -24,9 +24,8 @@ def test_a_setting_is_trained_and_not_again(tmp_path, monkeypatch):
 
 def test_another_multiple_of_tau_is_one(tmp_path, monkeypatch):
     monkeypatch.setattr(tau, "RELATIVE_SHIFT", tau.RELATIVE_SHIFT)
-    setting = next(
-        name for name, changed in everyday_defaults.SETTINGS.items() if "auto" in changed
-    )
+    changes = everyday_defaults.SETTINGS
+    setting = next(name for name in changes if "auto" in changes[name])
     everyday_defaults.main(arguments(tmp_path / "defaults.csv", setting))
     assert pytest.approx(1 / 3) == tau.RELATIVE_SHIFT
 
