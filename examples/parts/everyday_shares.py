@@ -18,8 +18,9 @@ _KINDS = {
 _NO_LOSS = 1e-3
 _ABOUT = (
     "Final loss over that of Adam at a constant rate, with seed 0, each at its best rate: the "
-    "geometric mean over the {} tasks that have all of these and on which Adam's loss does "
-    f"not come below {_NO_LOSS:g}; and on how many of them it is lower than Adam's."
+    "geometric mean over the {} tasks that have all of these, on which Adam's loss does not "
+    f"come below {_NO_LOSS:g} and nobody's is zero; and on how many of them it is lower than "
+    "Adam's."
 )
 
 
@@ -30,7 +31,7 @@ def shares(tasks):
         tasks: `{name: Compared}`.
     """
     found = [_losses(task) for task in tasks.values()]
-    found = [own for own in found if None not in own and own[0] >= _NO_LOSS]
+    found = [own for own in found if None not in own and own[0] >= _NO_LOSS and min(own) > 0]
     if not found:
         return ""
     lines = []

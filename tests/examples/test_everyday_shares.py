@@ -26,8 +26,9 @@ def test_the_mean_is_geometric_and_over_the_tasks_that_have_all():
     first = {kind: [1.0, 0.5 if kind[0] == "proxprop" else 2.0] for kind in kinds}
     second = {kind: [0.2 if kind[0] == "proxprop" else 0.1, math.nan] for kind in kinds}
     no_mistakes = {kind: [1e-5, 1e-6] for kind in kinds}
+    zero = {kind: [0.0 if kind[0] == "proxprop-adam" else 1.0] for kind in kinds}
     some = {("adam", "constant"): [1.0]}
-    tasks = dict(enumerate(map(compared, [first, second, no_mistakes, some])))
+    tasks = dict(enumerate(map(compared, [first, second, no_mistakes, zero, some])))
     lines = shares(tasks).splitlines()
     assert "the 2 tasks" in lines[2]
     cells = [[cell.strip() for cell in line.split("|")[2:4]] for line in lines[6:]]
