@@ -7,6 +7,7 @@ import pytest
 
 import applications
 import everyday
+import everyday_defaults
 import time_to_target
 from parts import results
 from parts.applications_page import page
@@ -58,7 +59,13 @@ def test_tables_of_the_everyday_tasks(tmp_path, capsys):
     everyday.main(["--report", *arguments])
     made = tables(capsys.readouterr().out)
     page = (BENCHMARKS / "EVERYDAY.md").read_text()
-    assert len(made) == 2 and all(table in page for table in made)
+    assert len(made) == 3 and all(table in page for table in made)
+
+
+def test_the_table_of_the_defaults():
+    rows = results.read(BENCHMARKS / "everyday" / "defaults.csv")
+    (made,) = tables(everyday_defaults.report(rows))
+    assert made in (BENCHMARKS / "RESULTS.md").read_text()
 
 
 def test_the_readmes_short_table(tmp_path, capsys):
