@@ -8,6 +8,7 @@ import pytest
 import applications
 import everyday
 import everyday_defaults
+import first_step
 import time_to_target
 from parts import results
 from parts.applications_page import page
@@ -66,6 +67,12 @@ def test_the_table_of_the_defaults():
     rows = results.read(BENCHMARKS / "everyday" / "defaults.csv")
     (made,) = tables(everyday_defaults.report(rows))
     assert made in (BENCHMARKS / "RESULTS.md").read_text()
+
+
+def test_the_table_of_first_steps():
+    rows = results.read(BENCHMARKS / "first_step.csv")
+    (made,) = tables(first_step.table(rows))
+    assert made in (ROOT / "docs" / "cost.md").read_text()
 
 
 def test_the_readmes_short_table(tmp_path, capsys):
