@@ -12,7 +12,6 @@ again, the program does what is missing.
 """
 
 import argparse
-import math
 import os
 import pathlib
 import statistics
@@ -73,7 +72,7 @@ def report(rows):
         if not ratios:
             continue
         medians = {task: statistics.median(own) for task, own in ratios.items()}
-        mean = math.exp(statistics.fmean(math.log(r) for own in ratios.values() for r in own))
+        mean = statistics.geometric_mean([r for own in ratios.values() for r in own])
         ends = [f"{t} {results.text(medians[t])}" for t in sorted(medians, key=medians.get)]
         lower = sum(ratio < 1 for ratio in medians.values())
         lines.append([setting, results.text(mean), f"{lower} of {len(medians)}"])

@@ -19,7 +19,7 @@ def replace_by_directions(found, members, d, plan, tau, loss, observer=None):
         members: what the `Plan` made of the forward pass.
         d: `{id of a z: ∂L/∂z, or None}`.
         plan, tau: `Plan` and `Tau`.
-        loss: nest of tensors.
+        loss: nest of tensors. Where one is not finite, memory stays as it is.
         observer: an object that looks at every implicit solve, or `None`.
 
     Returns:

@@ -26,8 +26,8 @@ class CurvatureMemory(HasConfig):
     counts from the next refresh on.) The diagonal of the average is raised by
     10⁻⁵ of itself. A batch whose `AᵀA / R` is more than ten times the average, and the one at
     the last refresh, is scaled down to that: one batch of outliers is soon forgotten. A batch
-    whose loss or gradients are not finite is left out. Refreshes are many at first: one is due
-    whenever the last is longer ago than a quarter of the training so far.
+    whose loss, gradients or inputs are not finite is left out. Refreshes are many at first:
+    one is due whenever the last is longer ago than a quarter of the training so far.
 
     A change of `D` changes the direction in proportion. So under `tf.distribute` the
     replicas, which keep one common average, together make the step of the global batch.
