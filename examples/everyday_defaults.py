@@ -1,4 +1,4 @@
-"""Each default of `ProxProp()` against one change at a time, on everyday tasks.
+"""Each default and constant of `ProxProp()` against one change at a time, on everyday tasks.
 
     python examples/everyday_defaults.py
     python examples/everyday_defaults.py --tasks small table --settings "memory=None"
@@ -22,24 +22,55 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
-from keras_proxprop import CurvatureMemory, ProxProp, tau
+from keras_proxprop import CurvatureMemory, ProxProp, ScheduleFreeAdam, tau
+from keras_proxprop.memory import averaged_gram
+from keras_proxprop.optimizers import schedule_free_adam, step_lengths
 from parts import results
 from parts.everyday_run import train
 from parts.everyday_tasks import TASKS
 
 QUICK = """small classes recommender table digits digits8 deep metric frozen tied physics gan
     vae lora""".split()
-_AUTO = "tau: {:g} over the mean curvature, not 10"
+# What a change of a constant is called: by module and name, it has another value.
+CONSTANT = "constant"
+
+
+def _constants(module, name, *values):
+    return {f"{name}={value:g}": {CONSTANT: (module, name, value)} for value in values}
+
+
+def _tau(*multiples):
+    changed = {}
+    for multiple in multiples:
+        name = f"tau: {multiple:g} over the mean curvature, not 10"
+        changed[name] = {CONSTANT: (tau, "RELATIVE_SHIFT", 1 / multiple)}
+    return changed
+
+
+def _inside(name, *values):
+    return {f"{name}={v:g}": {"inner_optimizer": {name: v}} for v in values}
+
+
 # {name: what is changed}
 SETTINGS = {
     "default": {},
-    **{_AUTO.format(multiple): {"auto": multiple} for multiple in (3, 30, 100)},
+    **_tau(3, 30, 100),
     "tau=1": {"tau": 1.0},
     "final_layer='implicit'": {"final_layer": "implicit"},
     "memory=None": {"memory": None},
     "memory of all layers": {"memory": CurvatureMemory(layers="all")},
     **{f"refresh_every={n}": {"memory": CurvatureMemory(refresh_every=n)} for n in (30, 300)},
     **{f"decay={share:g}": {"memory": CurvatureMemory(share)} for share in (0.8, 0.95)},
+    **_constants(averaged_gram, "PART", 2, 8),
+    **_inside("beta_1", 0.9, 0.96),
+    **_inside("beta_2", 0.95, 0.99),
+    **_constants(schedule_free_adam, "POWER", 1, 6),
+    **_constants(schedule_free_adam, "FULL_STEPS", 30, 300),
+    **_constants(schedule_free_adam, "LARGEST", 1, 8),
+    **_constants(step_lengths, "EXPONENT", 0, 0.5),
+    **_constants(step_lengths, "FEATURES", 16, 1024),
+    **_constants(step_lengths, "DEPTH", 2, 16),
+    **_constants(step_lengths, "ROW", 0.25, 1),
 }
 
 
@@ -47,13 +78,16 @@ def run(setting, tasks, seeds, steps, path):
     """Trains all tasks with a setting. It is the only one of its process, since functions that
     were traced with another have its constants in them."""
     changed = dict(SETTINGS[setting])
-    tau.RELATIVE_SHIFT = 1 / changed.pop("auto", 1 / tau.RELATIVE_SHIFT)
+    if CONSTANT in changed:
+        setattr(*changed.pop(CONSTANT))
+    inner = changed.pop("inner_optimizer", None)
     done = {(r["task"], r["seed"]) for r in results.read(path) if r["setting"] == setting}
     for task in tasks:
         for seed in range(seeds):
             if (task, seed) in done:
                 continue
-            last = train(TASKS[task], ProxProp(**changed), seed, steps)[0][-1]
+            own = None if inner is None else ScheduleFreeAdam(**inner)
+            last = train(TASKS[task], ProxProp(own, **changed), seed, steps)[0][-1]
             row = {"task": task, "setting": setting, "seed": seed, "steps": last["step"]}
             results.append(path, [row | {k: last[k] for k in ("loss", "val_loss")}])
             print(f"{task:12s} {setting:36s} seed {seed}: loss {last['loss']:.4g}", flush=True)

@@ -56,15 +56,15 @@ MUTATIONS_OF_STEPS = [
     Mutation(
         "weights of the points in a schedule-free average",
         "optimizers/schedule_free_adam.py",
-        "share = (_POWER + 1) / (t + _POWER)",
+        "share = (POWER + 1) / (t + POWER)",
         "share = 1 / t",
         "test_schedule_free_adam.py many_steps",
     ),
     Mutation(
         "steps that get shorter as their number, not as its root",
         "optimizers/schedule_free_adam.py",
-        "tf.sqrt(1 + t / _FULL_STEPS)",
-        "(1 + t / _FULL_STEPS)",
+        "tf.sqrt(1 + t / FULL_STEPS)",
+        "(1 + t / FULL_STEPS)",
         "test_schedule_free_adam.py many_steps",
     ),
     Mutation(
@@ -84,8 +84,8 @@ MUTATIONS_OF_STEPS = [
     Mutation(
         "steps of an embedding as short as it begins",
         "optimizers/step_lengths.py",
-        "_ROW = 0.5",
-        "_ROW = 0.0",
+        "ROW = 0.5",
+        "ROW = 0.0",
         "test_step_lengths.py no_shorter_than_a_half",
     ),
     Mutation(

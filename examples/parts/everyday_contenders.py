@@ -69,6 +69,15 @@ def _inside(inner, rates, schedules=SCHEDULES):
     return Contender(lambda rate: ProxProp(inner(rate, epsilon=1e-12)), rates, schedules)
 
 
+def _soap(**arguments):
+    """Returns the contender that is a SOAP with these arguments."""
+    # Its authors leave out axes as long as a vocabulary.
+    return Contender(
+        lambda rate: SOAP(rate, max_precond_dim=1000, **arguments),
+        _grid(1e-3, 3e-3, 1e-2, 3e-2),
+    )
+
+
 _optimizers = keras.optimizers
 # {name: Contender}: those that are trained unless told.
 CONTENDERS = {
@@ -77,11 +86,8 @@ CONTENDERS = {
     "schedule-free": Contender(
         ScheduleFreeAdamW, _grid(1e-3, 2.5e-3, 1e-2, 3e-2), ("constant",)
     ),
-    # Its authors leave out axes as long as a vocabulary.
-    "soap": Contender(
-        lambda rate: SOAP(rate, max_precond_dim=1000), _grid(1e-3, 3e-3, 1e-2, 3e-2)
-    ),
-    "muon": Contender(muon, _grid(3e-4, 1e-3, 3e-3, 1e-2)),
+    "soap": _soap(),
+    "muon": Contender(muon, _ADAM),
     "lion": Contender(_optimizers.Lion, _grid(3e-5, 1e-4, 3e-4, 1e-3)),
     "proxprop": _ours(),
 }
@@ -97,6 +103,10 @@ VARIANTS = {
     "proxprop-schedule-free": _inside(
         ScheduleFreeAdamW, _grid(1e-3, 3e-3, 1e-2, 3e-2), ("constant",)
     ),
+    # What of SOAP and of Muon is a matter of the inputs, and what of the outputs.
+    "soap-inputs": _soap(axes=(0,)),
+    "soap-outputs": _soap(axes=(1,)),
+    "proxprop-muon": Contender(lambda rate: ProxProp(muon(rate)), _ADAM),
 }
 ALL = CONTENDERS | VARIANTS
 

@@ -23,6 +23,8 @@ class SOAP(keras.optimizers.Optimizer):
         weight_decay: decoupled, of all weights. Defaults to `0.01`.
         precondition_frequency: steps between refreshes of the bases. Defaults to `10`.
         max_precond_dim: the longest axis that has a basis. Defaults to `10000`.
+        axes: which axes may have a basis; 0 is that of a `Dense` kernel's inputs. Defaults to
+            `None`: all.
         name: name of the optimizer. Defaults to `"soap"`.
         **kwargs: arguments of every Keras optimizer.
 
@@ -39,6 +41,7 @@ class SOAP(keras.optimizers.Optimizer):
         weight_decay=0.01,
         precondition_frequency=10,
         max_precond_dim=10000,
+        axes=None,
         name="soap",
         **kwargs,
     ):
@@ -46,6 +49,7 @@ class SOAP(keras.optimizers.Optimizer):
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         self.precondition_frequency = precondition_frequency
         self.max_precond_dim = max_precond_dim
+        self.axes = axes
 
     def build(self, variables):
         if self.built:
@@ -64,7 +68,9 @@ class SOAP(keras.optimizers.Optimizer):
         """Returns the lengths of a weight's axes, `None` for those without a basis."""
         if len(shape) < 2:
             return [None] * len(shape)
-        return [length if length <= self.max_precond_dim else None for length in shape]
+        wanted = range(len(shape)) if self.axes is None else self.axes
+        allowed = {axis for axis in wanted if shape[axis] <= self.max_precond_dim}
+        return [length if axis in allowed else None for axis, length in enumerate(shape)]
 
     def _square(self, length, initializer):
         if length is None:
@@ -106,7 +112,7 @@ class SOAP(keras.optimizers.Optimizer):
                 gram.assign(beta * gram + (1 - beta) * outer)
 
     def get_config(self):
-        names = ("beta_1", "beta_2", "epsilon", "precondition_frequency", "max_precond_dim")
+        names = "beta_1 beta_2 epsilon precondition_frequency max_precond_dim axes".split()
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 

@@ -17,7 +17,7 @@ from keras_proxprop.solvers.solver import Solver
 # The names under which the variables of an `AveragedGram` are saved, in their order.
 KEPT = ("average", "inverse", "weight", "rows", "refreshed", "batch")
 # A refresh is due when the last one is longer ago than this part of all steps: a quarter.
-_PART = 4
+PART = 4
 
 
 class Averaged(Solver):
@@ -169,7 +169,7 @@ def refresh(states, rows, step, tau, memory, finite):
         boolean tensor.
     """
     ages = step - tf.stack([tf.convert_to_tensor(state.refreshed) for state in states])
-    allowed = tf.clip_by_value(step // _PART, 1, memory.refresh_every)
+    allowed = tf.clip_by_value(step // PART, 1, memory.refresh_every)
     # A smaller step count than before means that training has begun anew.
     due = (ages >= allowed) | (ages < 0)
     empty = tf.stack([tf.convert_to_tensor(state.weight) for state in states]) == 0

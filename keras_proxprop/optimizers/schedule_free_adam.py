@@ -19,12 +19,12 @@ from keras_proxprop.optimizers.row_adam import LearningRate, epsilon_for
 from keras_proxprop.optimizers.step_lengths import first_size, first_steps, root_mean_square
 
 # The weight of step t in the average grows as t to this power.
-_POWER = 3.0
+POWER = 3.0
 # Steps get shorter as the root of their number, from about this one on.
-_FULL_STEPS = 100
+FULL_STEPS = 100
 # The root mean square of a step in units of the learning rate is at most this: what follows
 # on a batch much unlike those before is no step of a dozen times the usual length.
-_LARGEST = 2.0
+LARGEST = 2.0
 
 
 @known_by_name
@@ -121,7 +121,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
             unbias = self._numbers(variable.dtype)[1]
             squares = _of_rows_seen(gradient, squares, mean_square, unbias)
         step = self._in_units(gradient, squares)
-        rate = rate / tf.maximum(1.0, root_mean_square(step) / _LARGEST)
+        rate = rate / tf.maximum(1.0, root_mean_square(step) / LARGEST)
         ahead = offset - tf.cast(rate, variable.dtype) * step
         self._assign(variable, self._changes(offset, ahead, squares))
 
@@ -137,7 +137,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         squares = self._squares(gradient, mean_square)
         step = self._in_units(gradient, squares)
         rate = tf.stack([rates[slot_index(self, variable)] for variable in variables])
-        rate /= tf.maximum(1.0, root_mean_squares(step, variables) / _LARGEST)
+        rate /= tf.maximum(1.0, root_mean_squares(step, variables) / LARGEST)
         ahead = offset - of_entries(tf.cast(rate, dtype), variables) * step
         changes = self._changes(offset, ahead, squares)
         changes = zip(*(parted(change, variables) for change in changes))
@@ -183,7 +183,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         variables = variables_of(self)
         sizes = [self.size_of(variable) for variable in variables]
         t = tf.cast(self.iterations, tf.float32)
-        rate = tf.cast(learning_rate, tf.float32) / tf.sqrt(1 + t / _FULL_STEPS)
+        rate = tf.cast(learning_rate, tf.float32) / tf.sqrt(1 + t / FULL_STEPS)
         return tf.unstack(rate * self._factors(sizes, variables))
 
     def _numbers(self, dtype):
@@ -193,7 +193,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
     def _made_numbers(self, dtype):
         # Float16 ends at 65,504 steps.
         t = tf.cast(self.iterations + 1, tf.float32)
-        share = (_POWER + 1) / (t + _POWER)
+        share = (POWER + 1) / (t + POWER)
         beta_1, beta_2 = (tf.constant(beta, tf.float32) for beta in (self.beta_1, self.beta_2))
         unbias = 1 / (1 - beta_2**t)
         epsilon = epsilon_for(self.epsilon, dtype)

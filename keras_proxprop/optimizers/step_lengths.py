@@ -10,16 +10,16 @@ import tensorflow as tf
 _UNITS = 210.0
 # The number of labels for which that holds, how it grows with them, and the limits of that.
 _LABELS = 64
-_EXPONENT = 1 / 4
+EXPONENT = 1 / 4
 _SHORTEST, _LONGEST = 1 / 2, 4.0
 # In wider problems than this the change of a preactivation would grow as the root of the
 # number of features: so many weights are moved the same way.
-_FEATURES = 64
+FEATURES = 64
 # Where more layers step than this, each moves what the next ones get.
-_DEPTH = 4
+DEPTH = 4
 # Rows of an embedding count as at least so long: they begin far smaller than what layers
 # after them are made for.
-_ROW = 0.5
+ROW = 0.5
 
 
 def first_steps(first, sizes, variables, depth, batches):
@@ -42,14 +42,14 @@ def first_steps(first, sizes, variables, depth, batches):
 
 
 def _of_embedding(variable):
-    """Returns the present size of an embedding, that of rows of `_ROW` where it is smaller."""
-    return tf.maximum(root_mean_square(variable), _ROW / math.sqrt(variable.shape[-1]))
+    """Returns the present size of an embedding, that of rows of `ROW` where it is smaller."""
+    return tf.maximum(root_mean_square(variable), ROW / math.sqrt(variable.shape[-1]))
 
 
 def _share(size, depth):
-    share = _UNITS * min(1.0, _DEPTH / (size.depth or depth))
+    share = _UNITS * min(1.0, DEPTH / (size.depth or depth))
     if size.implicit and not size.lookup:
-        share *= min(1.0, math.sqrt(_FEATURES / size.features))
+        share *= min(1.0, math.sqrt(FEATURES / size.features))
     return share
 
 
@@ -58,7 +58,7 @@ def _of_labels(sizes, batches):
     for size in sizes:
         if size.batch not in found:
             labels = _LABELS if size.items is None else size.items * size.labels * batches
-            factor = (labels / _LABELS) ** _EXPONENT
+            factor = (labels / _LABELS) ** EXPONENT
             found[size.batch] = tf.clip_by_value(factor, _SHORTEST, _LONGEST)
     # A row of an embedding sees only the labels of those items that look it up.
     return tf.stack([1.0 if size.lookup else found[size.batch] for size in sizes])

@@ -3,7 +3,6 @@
 import pytest
 
 import everyday_defaults
-from keras_proxprop import tau
 from parts import results
 
 
@@ -12,8 +11,7 @@ def arguments(path, *settings):
     return [*names, "--out", str(path)]
 
 
-def test_a_setting_is_trained_and_not_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(tau, "RELATIVE_SHIFT", tau.RELATIVE_SHIFT)
+def test_a_setting_is_trained_and_not_again(tmp_path):
     path = tmp_path / "defaults.csv"
     for _ in range(2):
         everyday_defaults.main(arguments(path, "tau=1"))
@@ -22,20 +20,41 @@ def test_a_setting_is_trained_and_not_again(tmp_path, monkeypatch):
     assert 0 < row["loss"] < 10
 
 
-def test_another_multiple_of_tau_is_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(tau, "RELATIVE_SHIFT", tau.RELATIVE_SHIFT)
+CONSTANTS = {
+    name: changed[everyday_defaults.CONSTANT]
+    for name, changed in everyday_defaults.SETTINGS.items()
+    if everyday_defaults.CONSTANT in changed
+}
+
+
+@pytest.mark.parametrize("setting", CONSTANTS)
+def test_a_constant_is_another_one_while_it_trains(tmp_path, monkeypatch, setting):
+    module, name, value = CONSTANTS[setting]
+    assert getattr(module, name) != value
+    monkeypatch.setattr(module, name, getattr(module, name))
     found = []
 
     def train(*_):
         # What is really traced with it would be there for the tests after this one.
-        found.append(tau.RELATIVE_SHIFT)
+        found.append(getattr(module, name))
         return [{"step": 3, "loss": 1.0, "val_loss": 1.0}], 0.0
 
     monkeypatch.setattr(everyday_defaults, "train", train)
-    changes = everyday_defaults.SETTINGS
-    setting = next(name for name in changes if "auto" in changes[name])
     everyday_defaults.main(arguments(tmp_path / "defaults.csv", setting))
-    assert found == [pytest.approx(1 / 3)]
+    assert found == [value]
+
+
+def test_an_argument_of_the_optimizer_inside_is_given_to_it(tmp_path, monkeypatch):
+    found = []
+
+    def train(task, optimizer, *_):
+        found.append(optimizer.inner_optimizer.beta_2)
+        return [{"step": 3, "loss": 1.0, "val_loss": 1.0}], 0.0
+
+    monkeypatch.setattr(everyday_defaults, "train", train)
+    for setting in ("default", "beta_2=0.95"):
+        everyday_defaults.main(arguments(tmp_path / "defaults.csv", setting))
+    assert found == [0.98, 0.95]
 
 
 def test_settings_are_compared_task_by_task():

@@ -60,6 +60,14 @@ def test_it_steps_as_its_algorithm_says(shape):
     np.testing.assert_allclose(variable.numpy(), expected, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_it_may_have_a_basis_for_one_axis_only(axis):
+    soap = SOAP(0.1, axes=(axis,))
+    soap.build([keras.Variable(np.ones((6, 3), "float32")), keras.Variable(np.ones(4))])
+    sizes = [tuple(v.shape) for v in soap.variables if v.path.split("/")[-1][:4] == "axis"]
+    assert sizes == [((6, 6), (3, 3))[axis]] * 2
+
+
 def test_an_axis_that_is_too_long_has_no_basis_and_its_config_is_whole():
     soap = SOAP(0.1, max_precond_dim=4, precondition_frequency=3)
     assert SOAP.from_config(soap.get_config()).get_config() == soap.get_config()
