@@ -198,5 +198,12 @@ MUTATIONS = [
         "factor, trusted = inverse_factor(gram, shift, _FLOOR, large, 1e9)",
         "test_inverses_on_a_gpu.py float64",
     ),
+    Mutation(
+        "an inverse without the part of its factor below the halves",
+        "solvers/inverse_factor.py",
+        "for part in (first, below)",
+        "for part in (first, first)",
+        "test_inverse_factor.py times_itself",
+    ),
     *MUTATIONS_OF_STEPS,
 ]

@@ -6,7 +6,11 @@ import tensorflow as tf
 
 from keras_proxprop import machine, replicas, tf32, xla
 from keras_proxprop.rows.arrays import diagonals
-from keras_proxprop.solvers.inverse_factor import has_trusted_pivots, inverse_factor
+from keras_proxprop.solvers.inverse_factor import (
+    has_trusted_pivots,
+    inverse_factor,
+    times_itself,
+)
 
 # By how much a float32 inverse may differ from the rows, in the direction it amplifies most.
 _TOLERANCE = 5e-4
@@ -192,8 +196,7 @@ def _floored_in_float64(gram, shift, large):
         attempt,
         (floor, tf.zeros_like(gram64), 0, tf.constant(False)),
     )
-    inverse = tf.matmul(factor, factor, transpose_a=True)
-    return tf.cast(inverse, gram.dtype), raised > floor
+    return tf.cast(times_itself(factor, large), gram.dtype), raised > floor
 
 
 def _in_float64(gram, direction, shift):

@@ -87,3 +87,24 @@ def _by_halves(matrix, times):
 
 def _half(matrix, times):
     return _by_halves(matrix, times) if times else _whole(matrix)
+
+
+def times_itself(factor, large=True):
+    """Returns `WᵀW` of the inverse factor `W`; `large` is as in `inverse_factor`."""
+    return _by_blocks(factor) if large else tf32.with_itself(factor, transpose_a=True)
+
+
+@xla.traced_once
+def _by_blocks(factor):
+    # Half the work: a quarter of the factor is zero, and the product is symmetric.
+    n = tf.shape(factor)[-1]
+    half = n // 2
+    sizes = tf.stack([half, n - half])
+    left, right = tf.split(factor, sizes, axis=-1, num=2)
+    first, below = tf.split(left, sizes, axis=-2, num=2)
+    _, second = tf.split(right, sizes, axis=-2, num=2)
+    upper = tf.add_n([tf32.with_itself(part, transpose_a=True) for part in (first, below)])
+    lower = tf32.with_itself(second, transpose_a=True)
+    corner = tf32.matmul(second, below, transpose_a=True)
+    rows = [upper, tf.linalg.matrix_transpose(corner)], [corner, lower]
+    return tf.concat([tf.concat(row, axis=-1) for row in rows], axis=-2)

@@ -51,6 +51,16 @@ def test_only_what_is_large_is_halved():
     assert_close(module.inverse_cholesky(matrix, large=False), expected, 1e-13)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("large", [False, True], ids=["whole", "blocks"])
+@pytest.mark.parametrize("shape", [(1,), (2,), (33,), (3, 130), (2, 2, 9)], ids=str)
+def test_a_factor_times_itself_is_what_numpy_says(shape, large, jit_compile):
+    factor = np.tril(np.random.default_rng(0).normal(size=[*shape, shape[-1]]))
+    function = tf.function(module.times_itself, jit_compile=jit_compile)
+    expected = np.swapaxes(factor, -1, -2) @ factor
+    assert_close(function(tf.constant(factor), large), expected, 1e-13)
+
+
 def test_an_indefinite_matrix_has_no_inverse_factor():
     matrix = positive_definite(6)
     matrix[3, 3] = -1
