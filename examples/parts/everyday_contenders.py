@@ -1,6 +1,7 @@
 """The optimizers of `everyday.py`, and the learning rates that are tried with each."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -107,6 +108,12 @@ VARIANTS = {
     "soap-inputs": _soap(axes=(0,)),
     "soap-outputs": _soap(axes=(1,)),
     "proxprop-muon": Contender(lambda rate: ProxProp(muon(rate)), _ADAM),
+    "proxprop-adam-95": _inside(
+        functools.partial(_optimizers.Adam, beta_1=0.95, beta_2=0.95), _ADAM
+    ),
+    "proxprop-cosine": Contender(
+        lambda rate: ProxProp(learning_rate=rate), multiples, ("cosine",)
+    ),
 }
 ALL = CONTENDERS | VARIANTS
 

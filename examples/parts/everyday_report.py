@@ -4,6 +4,7 @@ import math
 
 from parts.everyday_contenders import proxprop_default
 from parts.everyday_shares import shares
+from parts.everyday_sides import sides
 from parts.plots import bars
 from parts.results import grouped, markdown, median, reached, text
 
@@ -90,7 +91,7 @@ def report(rows, folder):
     if full:
         floors = {name: _Floors(task) for name, task in full.items()}
         parts += ["### Floors", _FLOORS, _judged(floors), _in_all(floors)]
-    return "\n\n".join([*parts, *filter(None, [shares(found)])])
+    return "\n\n".join([*parts, *filter(None, [shares(found), sides(found)])])
 
 
 _ABOUT = (
