@@ -7,8 +7,8 @@
 The tasks are those of `everyday.py` that take seconds, with all of their steps. The learning
 rate is the default's. The table has the final training loss in units of the default's: the
 geometric mean over tasks and seeds, on how many tasks the change ends lower, and where it does
-worst and best, each the median over seeds. Finished runs are in the CSV file at once; started
-again, the program does what is missing.
+worst and best, each the median over seeds; and the geometric mean of the validation loss.
+Finished runs are in the CSV file at once; started again, the program does what is missing.
 """
 
 import argparse
@@ -62,6 +62,7 @@ SETTINGS = {
     **{f"refresh_every={n}": {"memory": CurvatureMemory(refresh_every=n)} for n in (30, 300)},
     **{f"decay={share:g}": {"memory": CurvatureMemory(share)} for share in (0.8, 0.95)},
     **_constants(averaged_gram, "PART", 2, 8),
+    **_inside("weight_decay", 0.1, 1),
     **_inside("beta_1", 0.9, 0.96),
     **_inside("beta_2", 0.95, 0.99),
     **_constants(schedule_free_adam, "POWER", 1, 6),
@@ -95,24 +96,34 @@ def run(setting, tasks, seeds, steps, path):
 
 def report(rows):
     """Returns the table in Markdown."""
-    losses = {(r["setting"], r["task"], r["seed"]): r["loss"] for r in rows}
     lines = []
     for setting in list(SETTINGS)[1:]:
-        ratios = {}
-        for name, task, seed in losses:
-            if name == setting and ("default", task, seed) in losses:
-                ratio = losses[name, task, seed] / losses["default", task, seed]
-                ratios.setdefault(task, []).append(ratio)
+        ratios = _ratios(rows, setting, "loss")
         if not ratios:
             continue
         medians = {task: statistics.median(own) for task, own in ratios.items()}
-        mean = statistics.geometric_mean([r for own in ratios.values() for r in own])
         ends = [f"{t} {results.text(medians[t])}" for t in sorted(medians, key=medians.get)]
         lower = sum(ratio < 1 for ratio in medians.values())
-        lines.append([setting, results.text(mean), f"{lower} of {len(medians)}"])
+        lines.append([setting, _mean(ratios), f"{lower} of {len(medians)}"])
         lines[-1] += [", ".join(ends[-2:][::-1]), ", ".join(ends[:2])]
+        lines[-1].append(_mean(_ratios(rows, setting, "val_loss")))
     head = ["change", "loss / default's", "lower on", "at its worst", "at its best"]
-    return results.markdown(head, lines)
+    return results.markdown([*head, "validation / default's"], lines)
+
+
+def _ratios(rows, setting, measure):
+    """Returns `{task: what a setting came to in units of the default's, a number a seed}`."""
+    found = {(r["setting"], r["task"], r["seed"]): r[measure] for r in rows}
+    ratios = {}
+    for name, task, seed in found:
+        if name == setting and ("default", task, seed) in found:
+            ratio = found[name, task, seed] / found["default", task, seed]
+            ratios.setdefault(task, []).append(ratio)
+    return ratios
+
+
+def _mean(ratios):
+    return results.text(statistics.geometric_mean([r for own in ratios.values() for r in own]))
 
 
 def main(argv=None):

@@ -58,14 +58,14 @@ def test_an_argument_of_the_optimizer_inside_is_given_to_it(tmp_path, monkeypatc
 
 
 def test_settings_are_compared_task_by_task():
-    losses = {"default": (1.0, 2.0, 8.0), "tau=1": (2.0, 2.0, 4.0), "memory=None": (1.0,)}
+    losses = {"default": (1.0, 2.0, 8.0), "tau=1": (4.0, 2.0, 4.0), "memory=None": (1.0,)}
     rows = [
-        {"setting": setting, "task": task, "seed": 0, "loss": loss}
+        {"setting": setting, "task": task, "seed": 0, "loss": loss, "val_loss": 2 * loss**2}
         for setting, own in losses.items()
         for task, loss in zip(("small", "classes", "digits"), own)
     ]
     lines = everyday_defaults.report(rows).splitlines()[2:]
     assert lines == [
-        "| tau=1 | 1 | 1 of 3 | small 2, classes 1 | digits 0.5, classes 1 |",
-        "| memory=None | 1 | 0 of 1 | small 1 | small 1 |",
+        "| tau=1 | 1.26 | 1 of 3 | small 4, classes 1 | digits 0.5, classes 1 | 1.59 |",
+        "| memory=None | 1 | 0 of 1 | small 1 | small 1 | 1 |",
     ]
