@@ -28,7 +28,7 @@ import numpy as np
 
 import keras_proxprop
 from parts import results
-from parts.models import digits_cnn, mlp, paper_convnet, small_vit
+from parts.models import digits_cnn, mlp, mobilenet, paper_convnet, small_vit
 
 # name: (what it is, its model, input shape)
 NETS = {
@@ -41,6 +41,7 @@ NETS = {
         lambda: small_vit((28, 28, 1), blocks=24),
         (28, 28, 1),
     ),
+    "mobilenet": ("MobileNet, half as wide, 64×64", mobilenet, (64, 64, 3)),
     "resnet50": (
         "ResNet50 at 32 pixels",
         lambda: keras.applications.ResNet50(
@@ -50,7 +51,7 @@ NETS = {
     ),
 }
 # They take minutes.
-LARGE = ("resnet50", "transformer")
+LARGE = ("mobilenet", "resnet50", "transformer")
 OPTIMIZERS = {
     "Adam": keras.optimizers.Adam,
     "ProxProp()": keras_proxprop.ProxProp,

@@ -27,7 +27,14 @@ import tensorflow as tf
 
 import keras_proxprop
 from keras_proxprop import solvers
-from parts.models import mlp, paper_convnet, paper_mlp, resnet_like, sequence_dense
+from parts.models import (
+    mlp,
+    mobilenet,
+    paper_convnet,
+    paper_mlp,
+    resnet_like,
+    sequence_dense,
+)
 
 # name: (what it is, model, input shape, batch size)
 TASKS = {
@@ -43,6 +50,7 @@ TASKS = {
     "convnet500": ("paper's ConvNet", paper_convnet, (32, 32, 3), 500),
     "resnet64": ("ResNet-like, 64 channels, 32×32", resnet_like, (32, 32, 3), 64),
     "sequence64": ("Dense 512-512 on 128 positions", sequence_dense, (128, 512), 64),
+    "mobilenet32": ("MobileNet, half as wide, 64×64", mobilenet, (64, 64, 3), 32),
 }
 
 OPTIMIZERS = {

@@ -30,6 +30,12 @@ def paper_convnet(shape=(32, 32, 3)):
     return keras.Sequential([*layers[:-1], L.Flatten(), _logits(10)])
 
 
+def mobilenet():
+    """Half as wide as Keras has it, at 64 pixels."""
+    arguments = {"weights": None, "classes": 10, "classifier_activation": None}
+    return keras.applications.MobileNet((64, 64, 3), alpha=0.5, **arguments)
+
+
 def digits_cnn():
     layers = [L.Conv2D(16, 3, padding="same", activation="relu"), L.MaxPooling2D()]
     layers += [L.Conv2D(32, 3, padding="same", activation="relu"), L.Flatten()]
