@@ -17,8 +17,8 @@ MUTATIONS = [
     Mutation(
         "sign of the direction",
         "solvers/exact.py",
-        "self.right = add(rows.multiply_transposed(d, tau.split), rest)",
-        "self.right = [-part for part in add(rows.multiply_transposed(d), rest)]",
+        "self._right = add(rows.multiply_transposed(d, tau.split), rest)",
+        "self._right = [-part for part in add(rows.multiply_transposed(d), rest)]",
         "test_propositions.py of_descent",
     ),
     Mutation(

@@ -80,7 +80,7 @@ class _Primal:
 
     def __init__(self, rows, d, tau, rest):
         self._rows, self._d, self._rest = rows, d, rest
-        self.right = add(rows.multiply_transposed(d, tau.split), rest)
+        self._right = add(rows.multiply_transposed(d, tau.split), rest)
         (self.gram,) = replicas.total_symmetric([rows.gram()])
         self.shift = tau.shift(rows, self.gram)
         if replicas.in_sync() > 1:
@@ -93,7 +93,7 @@ class _Primal:
         return replicas.total(tf.reduce_sum(products**2, axis=0))
 
     def direction(self, inverse):
-        return self._solve(inverse, self.right)
+        return self._solve(inverse, self._right)
 
     def in_float64(self):
         # Rounding moves a part of AᵀD out of the range of Aᵀ, which is then multiplied by τ.
@@ -129,7 +129,6 @@ class _Dual:
 
     def __init__(self, rows, d, tau, rest):
         self._rows, self._d, self._rest = rows, d, rest
-        self.right = [d]
         self.gram = rows.outer()
         self.shift = tau.shift(rows, self.gram)
 

@@ -56,7 +56,6 @@ def solution(form):
             energy: function of `x`, `[n, columns]` or a stack of such, that returns `xᵀ G x`
                 of every column, from products with the rows.
             rounding: by what part of its diagonal `gram` may be off.
-            right: list of the tensors that are multiplied by the inverse.
             direction: function of `inverse`, `inverse(x) = (G + shift I)⁻¹ x`, that returns
                 a list of tensors.
             in_float64: function that returns `G` in float64 and, to be used with that,
@@ -97,11 +96,6 @@ def solution(form):
         unchecked = _TOLERANCE / form.rounding
         trusted_at_once = _trusted(factor, form.gram, form.shift, tf.constant(unchecked))
         otherwise = compared_with_rows
-    if xla.for_cpu():
-        # If only branches asked for `right`, its computation would be moved into them, where
-        # XLA on CPU runs convolutions fifty times as long.
-        finite = [tf.reduce_all(tf.math.is_finite(part)) for part in form.right]
-        trusted_at_once |= ~tf.reduce_all(finite)
     return replicas.cond(
         replicas.every(trusted_at_once), lambda: undamped, lambda: xla.rarely(otherwise)
     )

@@ -55,7 +55,9 @@ def test_every_task_has_a_network_for_its_data_and_a_finite_loss(name):
     assert losses.shape == (4,) and np.isfinite(losses).all()
 
 
-@pytest.mark.parametrize("name", ["mlp64", "convnet64", "resnet64", "sequence64", "mobilenet32"])
+@pytest.mark.parametrize(
+    "name", ["mlp64", "convnet64", "resnet64", "sequence64", "mobilenet32"]
+)
 def test_networks_that_step_time_measures(name):
     _, make, shape, _ = step_time.TASKS[name]
     assert make()(np.zeros((2, *shape), "float32")).shape == (2, 10)
