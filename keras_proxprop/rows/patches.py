@@ -6,7 +6,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import machine, tf32, xla
+from keras_proxprop import machine, tf32
 from keras_proxprop.rows import correlation
 from keras_proxprop.rows.arrays import border, size
 from keras_proxprop.rows.base import Rows
@@ -169,12 +169,7 @@ class PatchRows(Rows):
 
     def _correlate(self, d, split):
         """Returns `Σ_p patch(p) d(p)ᵀ` over the windows, `[n, columns]`."""
-        g, columns = self.geometry, d.shape[-1]
-        d = tf.reshape(d, [-1] + self.grid + [columns])
-        if xla.for_cpu() and self.groups == 1:
-            images = tf.pad(self.images, self._paddings())
-            kernel = xla.filter_gradient(images, d, g.kernel_size, g.dilation, g.strides)
-            return tf.reshape(kernel, [-1, columns])
+        d = tf.reshape(d, [-1] + self.grid + [d.shape[-1]])
         return tf32.product(self._filter_gradient, self.images, d, split)
 
     def _filter_gradient(self, images, d):

@@ -1,7 +1,6 @@
 """Exact steps on the patches of positive images, in float32, against float64."""
 
 import functools
-import types
 
 import keras
 import numpy as np
@@ -11,7 +10,6 @@ from helpers import assert_close
 
 from keras_proxprop import solvers
 from keras_proxprop.blocks import find_block
-from keras_proxprop.solvers import factorization
 from keras_proxprop.tau import Tau
 
 COLUMNS = 3
@@ -112,30 +110,3 @@ def test_what_float32_lost_little_of_is_refined_and_not_made_again(kind, tau, ji
         p, np.linalg.solve(a.T @ a + np.eye(a.shape[1]) / np.float32(tau), right), 1e-3
     )
     assert not damped
-
-
-def test_no_weight_gradient_is_asked_for_in_a_branch_only(monkeypatch):
-    # What only a branch uses is moved into it, where XLA on CPU runs a convolution's weight
-    # gradient fifty times as long.
-    on_cpu = types.SimpleNamespace(for_cpu=lambda: True, rarely=lambda branch: branch())
-    monkeypatch.setattr(factorization, "xla", on_cpu)
-    layer = keras.layers.Conv2D(COLUMNS, 3, padding="same")
-    layer.build([None, 8, 8, 2])
-    block, _ = find_block(layer)
-
-    @tf.function
-    def solve(x, d):
-        return solvers.Exact("primal").solve(block.rows(x, True), d, Tau(1.0))
-
-    graph = solve.get_concrete_function(tf.zeros([4, 8, 8, 2]), tf.zeros([256, 3])).graph
-    branches = [op for op in graph.get_operations() if op.type in ("If", "StatelessIf")]
-    assert branches
-    waiting, before = [op.inputs[0].op for op in branches], set()
-    while waiting:
-        op = waiting.pop()
-        if op not in before:
-            before.add(op)
-            waiting += [tensor.op for tensor in op.inputs]
-    gradients = [op for op in graph.get_operations() if op.type == "Conv2DBackpropFilter"]
-    assert gradients
-    assert not set(gradients) - before
