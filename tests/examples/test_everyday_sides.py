@@ -14,14 +14,14 @@ def rows(**losses):
     ]
 
 
-def test_it_has_the_tasks_on_which_soap_was_run_with_one_side():
+def test_it_has_the_tasks_on_which_proxprop_was_run_with_a_schedule():
     tasks = {
-        "physics": Compared(rows(soap=[1.0, 3.0, 2.0], soap_inputs=[4.0], proxprop=[0.5])),
+        "physics": Compared(rows(soap=[1.0, 3.0, 2.0], proxprop_cosine=[4.0])),
         "small": Compared(rows(soap=[1.0], adam=[1.0])),
     }
     lines = sides(tasks).splitlines()[4:]
     assert lines[0] == "| steps | physics |"
     assert "| SOAP | 2 (0.01, cosine) |" in lines
-    assert "| SOAP with bases of inputs only | 4 (0.01, cosine) |" in lines
+    assert "| `ProxProp(learning_rate=CosineDecay(...))` | 4 (0.01, cosine) |" in lines
     assert "| Adam | – |" in lines
     assert sides({"small": tasks["small"]}) == ""
