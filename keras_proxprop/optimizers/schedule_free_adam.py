@@ -65,7 +65,8 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
             callable, in the units described above. Defaults to `0.001`.
         beta_1: the share of the average in the model's weights. Defaults to `0.93`.
         beta_2: decay rate of the mean of the directions' squares. Defaults to `0.98`.
-        epsilon: what is added to the root of that mean. Defaults to `1e-12`.
+        epsilon: what is added to the root of that mean, before the mean is corrected for its
+            beginning at zero, as in `keras.optimizers.Adam`. Defaults to `1e-12`.
         name: name of the optimizer. Defaults to `"schedule_free_adam"`.
         **kwargs: arguments of every Keras optimizer: `weight_decay`, `clipnorm`, ...
 
@@ -118,10 +119,10 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
         squares = self._squares(gradient, mean_square)
         if self.size_of(variable).lookup:
-            unbias = self._numbers(variable.dtype)[1]
-            squares = _of_rows_seen(gradient, squares, mean_square, unbias)
-        step = self._in_units(gradient, squares)
-        rate = rate / tf.maximum(1.0, root_mean_square(step) / LARGEST)
+            share = tf.cast(self._share_of_squares(), variable.dtype)
+            squares = _of_rows_seen(gradient, squares, mean_square, share)
+        step = self._direction(gradient, squares)
+        rate = self._limited(rate, root_mean_square(step))
         ahead = offset - tf.cast(rate, variable.dtype) * step
         self._assign(variable, self._changes(offset, ahead, squares))
 
@@ -135,9 +136,9 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         slots = zip(*map(self._slots, variables))
         gradient, offset, mean_square = (joined(own, dtype) for own in (gradients, *slots))
         squares = self._squares(gradient, mean_square)
-        step = self._in_units(gradient, squares)
+        step = self._direction(gradient, squares)
         rate = tf.stack([rates[slot_index(self, variable)] for variable in variables])
-        rate /= tf.maximum(1.0, root_mean_squares(step, variables) / LARGEST)
+        rate = self._limited(rate, root_mean_squares(step, variables))
         ahead = offset - of_entries(tf.cast(rate, dtype), variables) * step
         changes = self._changes(offset, ahead, squares)
         changes = zip(*(parted(change, variables) for change in changes))
@@ -152,10 +153,23 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         new = self._numbers(gradient.dtype)[0]
         return mean_square + (tf.square(gradient) - mean_square) * new
 
-    def _in_units(self, gradient, squares):
-        """Returns a step before it is given its length."""
-        _, unbias, epsilon, *_ = self._numbers(gradient.dtype)
-        return gradient / (tf.sqrt(squares * unbias) + epsilon)
+    def _direction(self, gradient, squares):
+        """Returns a step before it is given its length, too long by a number: that is no pass
+        over all weights where it multiplies the learning rate."""
+        return gradient / (tf.sqrt(squares) + self._numbers(gradient.dtype)[1])
+
+    def _limited(self, rate, size):
+        """Returns the learning rate of a `_direction` whose root mean square is `size`."""
+        too_long = tf.sqrt(self._share_of_squares())
+        return rate * too_long / tf.maximum(1.0, size * too_long / LARGEST)
+
+    def _share_of_squares(self):
+        """Returns the sum of the weights in the mean of squares, which begins at zero."""
+        return self.once("squares", lambda: 1 - self.beta_2 ** self._count())
+
+    def _count(self):
+        # Float16 ends at 65,504 steps.
+        return tf.cast(self.iterations + 1, tf.float32)
 
     def _changes(self, offset, ahead, squares):
         """Returns what is added to a weight, and its new slots.
@@ -191,14 +205,11 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         return self.once(dtype, lambda: self._made_numbers(dtype))
 
     def _made_numbers(self, dtype):
-        # Float16 ends at 65,504 steps.
-        t = tf.cast(self.iterations + 1, tf.float32)
+        t = self._count()
         share = (POWER + 1) / (t + POWER)
-        beta_1, beta_2 = (tf.constant(beta, tf.float32) for beta in (self.beta_1, self.beta_2))
-        unbias = 1 / (1 - beta_2**t)
         epsilon = epsilon_for(self.epsilon, dtype)
-        forward = share + (1 - beta_1) * (1 - share)
-        numbers = 1 - self.beta_2, unbias, epsilon, forward, 1 - self.beta_1, 1 - share
+        forward = share + (1 - self.beta_1) * (1 - share)
+        numbers = 1 - self.beta_2, epsilon, forward, 1 - self.beta_1, 1 - share
         return [tf.cast(number, dtype) for number in numbers]
 
     def factor(self, size, variable):
@@ -224,13 +235,14 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         }
 
 
-def _of_rows_seen(gradient, squares, mean_square, unbias):
+def _of_rows_seen(gradient, squares, mean_square, share):
     """Returns means of squares in which rows that were not looked up are what they were.
 
     Else a row would come back to a mean that has forgotten it, and take far too long a step.
-    A row that comes for the first time has the mean of that time alone.
+    A row that comes for the first time has the mean of that time alone. `share` is the sum of
+    the weights in such a mean.
     """
     seen = tf.reduce_any(gradient != 0, axis=-1, keepdims=True)
     first = tf.reduce_all(mean_square == 0, axis=-1, keepdims=True)
-    squares = tf.where(first, tf.square(gradient) / unbias, squares)
+    squares = tf.where(first, tf.square(gradient) * share, squares)
     return tf.where(seen, squares, mean_square)
