@@ -57,6 +57,7 @@ OPTIMIZERS = {
     "adam": lambda: keras.optimizers.Adam(),
     "sgd": lambda: keras.optimizers.SGD(0.01, momentum=0.9),
     "muon": lambda: keras.optimizers.Muon(),
+    "schedule-free-adam": lambda: keras_proxprop.ScheduleFreeAdam(),
     "proxprop": lambda: keras_proxprop.ProxProp(),
     "proxprop-exact": lambda: keras_proxprop.ProxProp(solver="exact", memory=None),
     "proxprop-cg3": lambda: keras_proxprop.ProxProp(solver=solvers.ConjugateGradient(3)),
