@@ -68,6 +68,20 @@ MUTATIONS_OF_STEPS = [
         "test_schedule_free_adam.py many_steps",
     ),
     Mutation(
+        "steps that are cut before the mean of squares is corrected",
+        "optimizers/schedule_free_adam.py",
+        "size * shorter / LARGEST",
+        "size / LARGEST",
+        "test_schedule_free_adam.py accumulated",
+    ),
+    Mutation(
+        "steps on a batch much unlike those before as long as they come",
+        "optimizers/schedule_free_adam.py",
+        "size * shorter / LARGEST",
+        "size * 0.0",
+        "test_schedule_free_adam.py unlike_those_before",
+    ),
+    Mutation(
         "rows of an embedding that forget while nobody looks them up",
         "optimizers/schedule_free_adam.py",
         "return tf.where(seen, squares, mean_square)",

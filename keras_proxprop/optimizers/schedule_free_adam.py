@@ -121,7 +121,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         if self.size_of(variable).lookup:
             share = tf.cast(self._share_of_squares(), variable.dtype)
             squares = _of_rows_seen(gradient, squares, mean_square, share)
-        step = self._direction(gradient, squares)
+        step = self._quotient(gradient, squares)
         rate = self._limited(rate, root_mean_square(step))
         ahead = offset - tf.cast(rate, variable.dtype) * step
         self._assign(variable, self._changes(offset, ahead, squares))
@@ -136,7 +136,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         slots = zip(*map(self._slots, variables))
         gradient, offset, mean_square = (joined(own, dtype) for own in (gradients, *slots))
         squares = self._squares(gradient, mean_square)
-        step = self._direction(gradient, squares)
+        step = self._quotient(gradient, squares)
         rate = tf.stack([rates[slot_index(self, variable)] for variable in variables])
         rate = self._limited(rate, root_mean_squares(step, variables))
         ahead = offset - of_entries(tf.cast(rate, dtype), variables) * step
@@ -153,15 +153,15 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         new = self._numbers(gradient.dtype)[0]
         return mean_square + (tf.square(gradient) - mean_square) * new
 
-    def _direction(self, gradient, squares):
-        """Returns a step before it is given its length, too long by a number: that is no pass
-        over all weights where it multiplies the learning rate."""
+    def _quotient(self, gradient, squares):
+        """Returns a step before it is given its length. It is too long by a number, which
+        multiplies the learning rate: one pass less over all weights."""
         return gradient / (tf.sqrt(squares) + self._numbers(gradient.dtype)[1])
 
     def _limited(self, rate, size):
-        """Returns the learning rate of a `_direction` whose root mean square is `size`."""
-        too_long = tf.sqrt(self._share_of_squares())
-        return rate * too_long / tf.maximum(1.0, size * too_long / LARGEST)
+        """Returns the learning rate of a `_quotient` whose root mean square is `size`."""
+        shorter = tf.sqrt(self._share_of_squares())
+        return rate * shorter / tf.maximum(1.0, size * shorter / LARGEST)
 
     def _share_of_squares(self):
         """Returns the sum of the weights in the mean of squares, which begins at zero."""

@@ -90,6 +90,25 @@ def test_many_steps():
     assert_close_weights(weights_of(model), reference(8, epochs=7), 1e-3)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (100, 90)], ids=["small-ones-together", "alone"])
+def test_a_batch_much_unlike_those_before_makes_a_step_of_two_usual_ones(shape):
+    random = np.random.default_rng(0)
+    # With a share of 0 the weights are the points `z`.
+    optimizer, weight = (
+        ScheduleFreeAdam(beta_1=0.0),
+        keras.Variable(np.zeros(shape, "float32")),
+    )
+    optimizer.build([weight])
+    points = [weight.numpy()]
+    for scale in [1.0] * 40 + [1000.0]:
+        gradient = scale * random.choice([-1.0, 1.0], shape)
+        optimizer.apply([tf.constant(gradient, "float32")], [weight])
+        points.append(weight.numpy())
+    lengths = np.sqrt(np.mean(np.diff(points, axis=0) ** 2, axis=(1, 2)))
+    lengths *= np.sqrt(1 + np.arange(41) / 100)
+    assert_close(lengths / lengths[0], [1.0] * 40 + [2.0], 1e-4)
+
+
 def test_with_accumulated_directions():
     proxprop = ProxProp(
         learning_rate=RATE, tau=TAU, memory=None, gradient_accumulation_steps=2
