@@ -70,15 +70,15 @@ MUTATIONS_OF_STEPS = [
     Mutation(
         "steps that are cut before the mean of squares is corrected",
         "optimizers/schedule_free_adam.py",
-        "size * shorter / LARGEST",
-        "size / LARGEST",
+        "tf.maximum(self._too_long(), size / LARGEST)",
+        "self._too_long() * tf.maximum(1.0, size / LARGEST)",
         "test_schedule_free_adam.py accumulated",
     ),
     Mutation(
         "steps on a batch much unlike those before as long as they come",
         "optimizers/schedule_free_adam.py",
-        "size * shorter / LARGEST",
-        "size * 0.0",
+        "size / LARGEST)",
+        "0.0)",
         "test_schedule_free_adam.py unlike_those_before",
     ),
     Mutation(

@@ -119,7 +119,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
         squares = self._squares(gradient, mean_square)
         if self.size_of(variable).lookup:
-            share = tf.cast(self._share_of_squares(), variable.dtype)
+            share = tf.cast(self._too_long() ** -2, variable.dtype)
             squares = _of_rows_seen(gradient, squares, mean_square, share)
         step = self._quotient(gradient, squares)
         rate = self._limited(rate, root_mean_square(step))
@@ -154,18 +154,17 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         return mean_square + (tf.square(gradient) - mean_square) * new
 
     def _quotient(self, gradient, squares):
-        """Returns a step before it is given its length. It is too long by a number, which
-        multiplies the learning rate: one pass less over all weights."""
+        """Returns a step before it is given its length, too long by `_too_long`: to divide the
+        learning rate by that is no pass over all weights."""
         return gradient / (tf.sqrt(squares) + self._numbers(gradient.dtype)[1])
 
     def _limited(self, rate, size):
         """Returns the learning rate of a `_quotient` whose root mean square is `size`."""
-        shorter = tf.sqrt(self._share_of_squares())
-        return rate * shorter / tf.maximum(1.0, size * shorter / LARGEST)
+        return rate / tf.maximum(self._too_long(), size / LARGEST)
 
-    def _share_of_squares(self):
-        """Returns the sum of the weights in the mean of squares, which begins at zero."""
-        return self.once("squares", lambda: 1 - self.beta_2 ** self._count())
+    def _too_long(self):
+        # The mean of squares begins at zero.
+        return self.once("too long", lambda: tf.math.rsqrt(1 - self.beta_2 ** self._count()))
 
     def _count(self):
         # Float16 ends at 65,504 steps.
