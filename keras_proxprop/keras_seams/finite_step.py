@@ -13,8 +13,12 @@ def all_finite(tensors):
     """Returns whether every entry of these tensors is finite."""
     tensors = [tf.convert_to_tensor(values_of(t)) for t in tensors if t is not None]
     tensors = [t for t in tensors if t.dtype.is_floating]
-    # A sum takes one pass and no memory, and is not finite where an entry is not.
-    sums = [tf.reduce_sum(tf.cast(t, working_dtype(t.dtype))) for t in tensors]
+    # A sum takes one pass and no memory, and is not finite where an entry is not. There are
+    # many tensors: one constant for all that have as many axes.
+    ranks = {t.shape.rank for t in tensors}
+    axes = {rank: tf.constant([*range(rank)], tf.int32) for rank in ranks - {None}}
+    tensors = [tf.cast(t, working_dtype(t.dtype)) for t in tensors]
+    sums = [tf.reduce_sum(t, axes.get(t.shape.rank)) for t in tensors]
     kinds = {s.dtype: [t for t in sums if t.dtype == s.dtype] for s in sums}
     totals = [tf.math.is_finite(tf.add_n(kind)) for kind in kinds.values()]
     return functools.reduce(tf.logical_and, totals) if totals else tf.constant(True)

@@ -34,20 +34,6 @@ class ProblemSize:
     labels: int = 1
     depth: int | None = None
 
-    @property
-    def items(self):
-        """Number of items in the batch, `None` where it is not known."""
-        count = self.row_count
-        if tf.is_tensor(count):
-            count = tf.cast(count, tf.float32)
-        return None if count is None else count / self.per_item
-
-    @property
-    def batch(self):
-        """What tells whether two sizes have as many items and labels."""
-        count = self.row_count
-        return id(count) if tf.is_tensor(count) else count, self.per_item, self.labels
-
     @classmethod
     def of_shape(cls, shape, others=()):
         """Returns a guess for a variable that belongs to no problem.

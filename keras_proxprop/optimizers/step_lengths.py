@@ -54,14 +54,18 @@ def _share(size, depth):
 
 
 def _of_labels(sizes, batches):
-    found = {}
+    counts, shares = [], []
     for size in sizes:
-        if size.batch not in found:
-            labels = _LABELS if size.items is None else size.items * size.labels * batches
-            factor = (labels / _LABELS) ** EXPONENT
-            found[size.batch] = tf.clip_by_value(factor, _SHORTEST, _LONGEST)
-    # A row of an embedding sees only the labels of those items that look it up.
-    return tf.stack([1.0 if size.lookup else found[size.batch] for size in sizes])
+        # A row of an embedding sees only the labels of those items that look it up.
+        known = size.row_count is not None and not size.lookup
+        counts.append(size.row_count if known else _LABELS)
+        shares.append(size.labels * batches / size.per_item if known else 1.0)
+    # All layers at once, and every number of rows once.
+    unique = {id(count) if tf.is_tensor(count) else count: count for count in counts}
+    places = [list(unique).index(id(c) if tf.is_tensor(c) else c) for c in counts]
+    rows = tf.stack([tf.cast(count, tf.float32) for count in unique.values()])
+    labels = tf.gather(rows, places) * (np.float32(shares) / _LABELS)
+    return tf.clip_by_value(labels**EXPONENT, _SHORTEST, _LONGEST)
 
 
 def first_size(variable):

@@ -8,8 +8,8 @@ import tensorflow as tf
 def border(gram, sums, count):
     """Returns a Gram matrix, or a stack, with the row and column of the bias's ones added."""
     top = tf.concat([gram, tf.linalg.matrix_transpose(sums)], axis=-1)
-    bottom = tf.concat([sums, tf.ones_like(sums[..., :1]) * count], axis=-1)
-    return tf.concat([top, bottom], axis=-2)
+    corner = tf.fill([*gram.shape[:-2], 1, 1], count)
+    return tf.concat([top, tf.concat([sums, corner], axis=-1)], axis=-2)
 
 
 def diagonals(matrices):
@@ -32,7 +32,23 @@ def joined(parts, count):
 def size(tensor, axis):
     """Returns the size of an axis: an int where it is static, else a scalar tensor."""
     static = tensor.shape[axis]
-    return tf.shape(tensor)[axis] if static is None else static
+    # An index would make three constants more.
+    return tf.unstack(tf.shape(tensor))[axis] if static is None else static
+
+
+def sizes_to_keep(tensor):
+    """Returns the sizes of all axes, for `tf.reshape`: one that is unknown is -1, and several
+    are scalar tensors."""
+    static = tensor.shape.as_list()
+    if static.count(None) < 2:
+        return [-1 if length is None else length for length in static]
+    actual = tf.unstack(tf.shape(tensor))
+    return [a if length is None else length for a, length in zip(actual, static)]
+
+
+def times(length, factor):
+    """Returns what one of `sizes_to_keep` is where it grows by an integer factor."""
+    return length if isinstance(length, int) and length < 0 else length * factor
 
 
 def nominal_product(lengths):

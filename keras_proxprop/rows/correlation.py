@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_proxprop import tf32
-from keras_proxprop.rows.arrays import pad, size
+from keras_proxprop.rows.arrays import pad, size, sizes_to_keep, times
 from keras_proxprop.rows.self_correlation import correlate_with_itself
 
 
@@ -151,13 +151,14 @@ def _slice(x, dim, window):
 
 def _fold(strip, dim, groups, dilation):
     """Moves axis `dim` away: groups to the channels, phases (of the dilation) to the batch."""
-    sizes = [size(strip, a) for a in range(len(strip.shape))]
-    strip = tf.reshape(strip, sizes[:dim] + [groups, dilation] + sizes[dim + 1 :])
-    last = len(strip.shape) - 1
-    spatial = [a for a in range(1, last) if a not in (dim, dim + 1)]
-    strip = tf.transpose(strip, [dim + 1, 0] + spatial + [dim, last])
-    rest = sizes[1:dim] + sizes[dim + 1 : -1]
-    return tf.reshape(strip, [sizes[0] * dilation] + rest + [groups * sizes[-1]])
+    sizes, last = sizes_to_keep(strip), len(strip.shape) - 1
+    rest, spatial = sizes[1:dim] + sizes[dim + 1 : -1], [a for a in range(1, last) if a != dim]
+    order = [0, *spatial, dim, last]
+    if dilation > 1:
+        strip = tf.reshape(strip, sizes[:dim] + [groups, dilation] + sizes[dim + 1 :])
+        order = [dim + 1, *(a + (a > dim) for a in order)]
+    strip = tf.transpose(strip, order)
+    return tf.reshape(strip, [times(sizes[0], dilation), *rest, groups * sizes[-1]])
 
 
 def _unfold(terms, groups, position):

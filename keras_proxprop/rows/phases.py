@@ -6,7 +6,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop.rows.arrays import pad, size
+from keras_proxprop.rows.arrays import pad, size, sizes_to_keep
 from keras_proxprop.rows.correlation import Axis
 
 
@@ -64,7 +64,7 @@ class Phases:
             groups = grid[dim - 1] + taps - 1
             x = x[(slice(None),) * dim + (slice(0, groups * stride),)]
             x = pad(x, dim, 0, groups * stride - size(x, dim))
-            sizes = [size(x, a) for a in range(len(x.shape))]
+            sizes = sizes_to_keep(x)
             x = tf.reshape(x, sizes[:dim] + [groups, stride] + sizes[dim + 1 :])
             last = len(x.shape) - 1
             others = [a for a in range(last) if a != dim + 1]

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_proxprop import tf32, xla
-from keras_proxprop.rows.arrays import pad, size
+from keras_proxprop.rows.arrays import pad, size, sizes_to_keep, times
 
 # TensorFlow's filter gradient adds up all positions one after the other in float32. Over
 # 400,000 positions it loses 7e-5 of the Gram matrix, in four parts 2e-5, and in sixteen 1e-6,
@@ -61,11 +61,11 @@ def _phases_to_batch(x, dilation, dim):
         return x
     length = size(x, dim)
     x = pad(x, dim, 0, -length % dilation)
-    sizes = [size(x, a) for a in range(len(x.shape))]
+    sizes = sizes_to_keep(x)
     x = tf.reshape(x, sizes[:dim] + [sizes[dim] // dilation, dilation] + sizes[dim + 1 :])
     others = [a for a in range(1, len(x.shape)) if a != dim + 1]
     x = tf.transpose(x, [dim + 1, 0] + others)
-    sizes[0], sizes[dim] = sizes[0] * dilation, sizes[dim] // dilation
+    sizes[0], sizes[dim] = times(sizes[0], dilation), sizes[dim] // dilation
     return tf.reshape(x, sizes)
 
 
@@ -73,7 +73,7 @@ def _filter_gradient(padded, x, offsets):
     """Returns `Σ_q padded[q + δ, e] x[q, c]`, `[*offsets, e, c]`, added up in parts."""
     count, n = _number_of_parts(x), len(offsets)
     if n == 1:
-        padded, x, offsets = padded[:, None], x[:, None], [1] + offsets
+        padded, x, offsets = tf.expand_dims(padded, 1), tf.expand_dims(x, 1), [1] + offsets
     common = {
         "filter_sizes": tf.constant([*offsets, x.shape[-1], x.shape[-1]]),
         "strides": [1] * (len(offsets) + 2),
@@ -88,4 +88,4 @@ def _filter_gradient(padded, x, offsets):
         sizes = (part + 1) * batch // count - part * batch // count
         parts = zip(*(tf.split(each, sizes, num=count) for each in (padded, x)))
     filters = tf.add_n([gradient(input=p, out_backprop=d, **common) for p, d in parts])
-    return filters[0] if n == 1 else filters
+    return tf.squeeze(filters, 0) if n == 1 else filters

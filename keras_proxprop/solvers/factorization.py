@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 from keras_proxprop import machine, replicas, tf32, xla
-from keras_proxprop.rows.arrays import diagonals
+from keras_proxprop.rows.arrays import diagonals, size
 from keras_proxprop.solvers.inverse_factor import (
     has_trusted_pivots,
     inverse_factor,
@@ -137,14 +137,14 @@ def _most_amplified(factor, diagonal):
 
     The diagonal of the matrix is scaled to one, so that the latter is an eigenvalue of `WᵀW`.
     """
-    scaled = factor * tf.sqrt(diagonal)[..., None, :]
+    scaled = factor * tf.expand_dims(tf.sqrt(diagonal), -2)
     # The column that is amplified most, and some that have a part in every direction.
     lengths = tf.reduce_sum(scaled**2, axis=-2)
     largest = tf.cast(lengths == tf.reduce_max(lengths, -1, keepdims=True), factor.dtype)
-    index = tf.range(tf.shape(factor)[-1], dtype=factor.dtype)[:, None]
+    index = tf.expand_dims(tf.range(size(factor, -1), dtype=factor.dtype), 1)
     others = tf.sin((index + 1) ** 2 * tf.range(1, _PROBES, dtype=factor.dtype))
-    others += tf.zeros_like(largest)[..., None]
-    x = tf.concat([largest[..., None], others], axis=-1)
+    largest = tf.expand_dims(largest, -1)
+    x = tf.concat([largest, others + tf.zeros_like(largest)], axis=-1)
     for _ in range(_ITERATIONS):
         x = _apply(scaled, x)
         x /= tf.norm(x, axis=-2, keepdims=True)
@@ -177,9 +177,10 @@ def _floored_in_float64(gram, shift, large):
     gram64, shift64 = tf.cast(gram, tf.float64), tf.cast(shift, tf.float64)
 
     def attempt(floor, _, tries, __):
-        factor, _ = _shared_inverse_factor(gram64, shift64, floor[..., None], large)
-        finite = tf.reduce_all(tf.math.is_finite(factor), [-2, -1])
-        factor = tf.where(finite[..., None, None], factor, 0.0)
+        factor, _ = _shared_inverse_factor(gram64, shift64, tf.expand_dims(floor, -1), large)
+        finite = tf.reduce_all(tf.math.is_finite(factor), [-2, -1], keepdims=True)
+        factor = tf.where(finite, factor, 0.0)
+        finite = tf.squeeze(finite, [-2, -1])
         # What is finite is made again as it is.
         floor = tf.where(finite, floor, 10 * floor)
         return floor, factor, tries + 1, tf.reduce_all(finite)
@@ -195,8 +196,9 @@ def _floored_in_float64(gram, shift, large):
 
 def _in_float64(gram, direction, shift):
     # As a stack, since the factorization of memory's stacks is the same function.
-    stack = gram if gram.shape.rank == 3 else gram[None]
-    factor, damped = _damped_inverse_factor(stack, tf.cast(shift, tf.float64)[None, None])
+    stack = gram if gram.shape.rank == 3 else tf.expand_dims(gram, 0)
+    shift = tf.reshape(tf.cast(shift, tf.float64), [1, 1])
+    factor, damped = _damped_inverse_factor(stack, shift)
     factor = tf.reshape(factor, tf.shape(gram))
     factor.set_shape(gram.shape)
     return direction(lambda x: _apply(factor, x)), damped

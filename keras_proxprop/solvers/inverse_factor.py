@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_proxprop import machine, tf32, xla
-from keras_proxprop.rows.arrays import diagonals
+from keras_proxprop.rows.arrays import diagonals, size
 
 # Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
 # thousandth of the solution; below the second, float64 may have.
@@ -29,7 +29,8 @@ def inverse_factor(gram, shift, damping, large=True, most=None):
     """
     diagonal = diagonals(gram) + shift
     scale = tf.math.rsqrt(diagonal)
-    unit = gram * scale[..., :, None] * scale[..., None, :]
+    along = tf.expand_dims(scale, -2)
+    unit = gram * tf.expand_dims(scale, -1) * along
     ones = tf.ones_like(diagonal) + damping
     unit = tf.raw_ops.MatrixSetDiag(input=unit, diagonal=ones)
     inverse = inverse_cholesky(unit, large)
@@ -40,7 +41,7 @@ def inverse_factor(gram, shift, damping, large=True, most=None):
     else:
         sums = tf.reduce_sum(tf.abs(unit), axis=-1)
         trusted = pivots_inverted * tf.reduce_max(sums, axis=-1, keepdims=True) < most
-    return inverse * scale[..., None, :], tf.reduce_all(trusted)
+    return inverse * along, tf.reduce_all(trusted)
 
 
 def has_trusted_pivots(inverted):
@@ -57,7 +58,7 @@ def inverse_cholesky(matrix, large=True):
     """Returns the inverse of the Cholesky factor; `large` is as in `inverse_factor`."""
     if not large or machine.in_force() is machine.GPU:
         return _whole(matrix)
-    large = tf.shape(matrix)[-1] > _LEAF
+    large = tf.convert_to_tensor(size(matrix, -1)) > _LEAF
     return tf.cond(large, lambda: _by_halves(matrix, _HALVINGS), lambda: _whole(matrix))
 
 
@@ -70,9 +71,7 @@ def _whole(matrix):
 
 @xla.traced_once
 def _by_halves(matrix, times):
-    n = tf.shape(matrix)[-1]
-    half = n // 2
-    sizes = tf.stack([half, n - half])
+    sizes = _halves(matrix)
     left, right = tf.split(matrix, sizes, axis=-1, num=2)
     upper, below = tf.split(left, sizes, axis=-2, num=2)
     first = _half(upper, times - 1)
@@ -83,6 +82,11 @@ def _by_halves(matrix, times):
     columns = [first, corner], [tf.zeros_like(above), second]
     columns = [tf.concat(column, axis=-2) for column in columns]
     return tf.concat(columns, axis=-1)
+
+
+def _halves(matrix):
+    n = size(matrix, -1)
+    return tf.stack([n // 2, (n + 1) // 2])
 
 
 def _half(matrix, times):
@@ -97,9 +101,7 @@ def times_itself(factor, large=True):
 @xla.traced_once
 def _by_blocks(factor):
     # Half the work: a quarter of the factor is zero, and the product is symmetric.
-    n = tf.shape(factor)[-1]
-    half = n // 2
-    sizes = tf.stack([half, n - half])
+    sizes = _halves(factor)
     left, right = tf.split(factor, sizes, axis=-1, num=2)
     first, below = tf.split(left, sizes, axis=-2, num=2)
     _, second = tf.split(right, sizes, axis=-2, num=2)
