@@ -17,8 +17,8 @@ MUTATIONS = [
     Mutation(
         "sign of the direction",
         "solvers/exact.py",
-        "self._right = add(rows.multiply_transposed(d, tau.split), rest)",
-        "self._right = [-part for part in add(rows.multiply_transposed(d), rest)]",
+        "right = add(rows.multiply_transposed(d, tau.split), rest)",
+        "right = [-part for part in add(rows.multiply_transposed(d), rest)]",
         "test_propositions.py of_descent",
     ),
     Mutation(
@@ -85,10 +85,17 @@ MUTATIONS = [
         BLOCKS,
     ),
     Mutation(
+        "the other gradients forgotten where a direction is checked",
+        "solvers/exact.py",
+        "directions[weights:] or None",
+        "None",
+        "test_hard_problems.py made_again",
+    ),
+    Mutation(
         "number of rows off by one under the bias",
         "rows/arrays.py",
-        "tf.ones_like(sums[..., :1]) * count",
-        "tf.ones_like(sums[..., :1]) * (count - 1)",
+        "1, 1], count)",
+        "1, 1], count - 1)",
         BLOCKS,
     ),
     Mutation(

@@ -91,8 +91,8 @@ MUTATIONS_OF_STEPS = [
     Mutation(
         "labels of the batch in an embedding's step",
         "optimizers/step_lengths.py",
-        "1.0 if size.lookup else found[size.batch]",
-        "found[size.batch]",
+        "size.row_count is not None and not size.lookup",
+        "size.row_count is not None",
         "test_step_lengths.py no_shorter_than_a_half",
     ),
     Mutation(

@@ -32,6 +32,8 @@ class Rows:
         closed_traffic: how many numbers a replica sends the others for the closed form.
         can_average: whether the Gram matrix can be averaged over batches.
         estimates_trace: whether `trace` returns no more than an estimate.
+        layout: of rows that are a matrix `x`, what `laid_out` needs to make such rows again.
+            `None` for all others.
     """
 
     matrix_cost = 0.0
@@ -42,6 +44,7 @@ class Rows:
     closed_traffic = 0
     can_average = True
     estimates_trace = False
+    layout = None
 
     def __init__(self, bias, features, dtype, per_item=1):
         self.bias = bias
@@ -117,7 +120,7 @@ class Rows:
 
     def split(self, stacked):
         """Returns `[features, columns]` as a direction."""
-        return tf.split(stacked, [self.features - 1, 1]) if self.bias else [stacked]
+        return tf.split(stacked, [-1, 1]) if self.bias else [stacked]
 
     def by_group(self, matrix):
         """Returns `[n, columns]` as `[groups, n, columns of one]`, unchanged for one group."""

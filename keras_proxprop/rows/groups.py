@@ -11,7 +11,7 @@ from keras_proxprop.rows.matrix import MatrixRows
 def rows_in_groups(x, bias, per_item):
     """Returns `[groups, count, n]` as rows: `MatrixRows` if there is one group."""
     if x.shape[0] == 1:
-        return MatrixRows(x[0], bias, per_item)
+        return MatrixRows(tf.squeeze(x, 0), bias, per_item)
     return GroupedRows(x, bias, per_item)
 
 
@@ -41,7 +41,8 @@ class GroupedRows(Rows):
         return tf.reduce_sum(self.x**2) / self.groups + self._ones()
 
     def gram(self):
-        a = tf.concat([self.x, tf.ones_like(self.x[..., :1])], -1) if self.bias else self.x
+        ones = [[0, 0], [0, 0], [0, 1]]
+        a = tf.pad(self.x, ones, constant_values=1) if self.bias else self.x
         return tf32.with_itself(a, transpose_a=True)
 
     def cast(self, dtype):

@@ -11,9 +11,18 @@ class MatrixRows(Rows):
     """Rows written out: a matrix `x` of `[count, n]`, and ones where there is a bias."""
 
     def __init__(self, x, bias, per_item=1):
-        super().__init__(bias, x.shape[-1] + int(bias), x.dtype, per_item)
+        # The width is unknown where one trace is made for many layers.
+        features = None if x.shape[-1] is None else x.shape[-1] + int(bias)
+        super().__init__(bias, features, x.dtype, per_item)
         self.x = x
-        self.gram_cost = self.features**2
+
+    @property
+    def gram_cost(self):
+        return self.features**2
+
+    @property
+    def layout(self):
+        return self.bias
 
     @property
     def count(self):
@@ -44,11 +53,11 @@ class MatrixRows(Rows):
 
     def with_ones(self):
         """Returns `A` with the bias's column of ones written out."""
-        return tf.concat([self.x, tf.ones_like(self.x[:, :1])], 1) if self.bias else self.x
+        return tf.pad(self.x, [[0, 0], [0, 1]], constant_values=1) if self.bias else self.x
 
     def split_columns(self, matrix):
         """Returns `[count, features]` as a list: the columns of every weight."""
-        return tf.split(matrix, [self.features - 1, 1], axis=1) if self.bias else [matrix]
+        return tf.split(matrix, [-1, 1], axis=1) if self.bias else [matrix]
 
     def matrix(self):
         return self
@@ -61,7 +70,7 @@ class MatrixRows(Rows):
         return self._like(replicas.gathered(self.x))
 
     def _like(self, x):
-        return MatrixRows(x, self.bias, self.per_item)
+        return laid_out(x, self.layout, self.per_item)
 
 
 class PartitionedRows(MatrixRows):
@@ -69,7 +78,11 @@ class PartitionedRows(MatrixRows):
 
     def __init__(self, x, sizes, per_item=1):
         super().__init__(x, False, per_item)
-        self._sizes = sizes
+        self._sizes = tuple(sizes)
+
+    @property
+    def layout(self):
+        return self._sizes
 
     def multiply(self, direction):
         return super().multiply([tf.concat(direction, axis=0)])
@@ -83,13 +96,22 @@ class PartitionedRows(MatrixRows):
     def split_columns(self, matrix):
         return tf.split(matrix, self._sizes, axis=1)
 
-    def _like(self, x):
-        return PartitionedRows(x, self._sizes, self.per_item)
-
     @staticmethod
     def stack(parts):
         x = tf.concat([part.x for part in parts], 0)
         return PartitionedRows(x, parts[0]._sizes, sum(part.per_item for part in parts))
+
+
+def laid_out(x, layout, per_item=1):
+    """Returns the rows of a matrix.
+
+    Args:
+        x: `[count, n]`.
+        layout: whether there is a bias; or how many features belong to each weight, a tuple.
+        per_item: as in `Rows`.
+    """
+    kind = MatrixRows if isinstance(layout, bool) else PartitionedRows
+    return kind(x, layout, per_item)
 
 
 def positions_as_rows(inputs, bias):

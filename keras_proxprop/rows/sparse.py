@@ -18,11 +18,12 @@ class SparseRows(MatrixRows):
 
     # A Gram matrix that is kept is `[features, features]`, and here features are many.
     can_average = False
+    # Nor are they written out where only a few are needed.
+    layout = None
 
     def __init__(self, sparse, width, bias, per_item=1):
         Rows.__init__(self, bias, width + int(bias), sparse.dtype, per_item)
         self.sparse, self._width = sparse, width
-        self.gram_cost = self.features**2
 
     @classmethod
     def of(cls, inputs, width, bias):

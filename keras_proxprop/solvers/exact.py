@@ -3,10 +3,11 @@
 import keras
 import tensorflow as tf
 
-from keras_proxprop import replicas, tf32
+from keras_proxprop import replicas, tf32, xla
 from keras_proxprop.arguments import check_choice
+from keras_proxprop.rows.matrix import laid_out
 from keras_proxprop.solvers import price
-from keras_proxprop.solvers.factorization import solution
+from keras_proxprop.solvers.factorization import checked, solution
 from keras_proxprop.solvers.solver import Solver
 
 
@@ -59,41 +60,57 @@ class Exact(Solver):
 
 def primal(rows, d, tau, rest=None):
     """P = (AᵀA + I/τ)⁻¹ (AᵀD + rest)"""
-    return solution(_Primal(rows, d, tau, rest))
+    right = add(rows.multiply_transposed(d, tau.split), rest)
+    (gram,) = replicas.total_symmetric([rows.gram()])
+    form = _Primal(rows, d, rest, gram, tau.shift(rows, gram))
+    return solution(form, lambda inverse: form.solve(inverse, right))
 
 
 def dual(rows, d, tau, rest=None):
     """P = Aᵀ (AAᵀ + I/τ)⁻¹ (D - τ A rest) + τ rest"""
     matrix, d = rows.matrix().of_all_replicas(), replicas.in_place(d)
     with replicas.apart():
-        return solution(_Dual(matrix, d, tau, rest))
+        gram = matrix.outer()
+        form = _Dual(matrix, d, rest, gram, tau.shift(matrix, gram))
+        return solution(form, form.solve)
 
 
 _FORMS = {"primal": primal, "dual": dual}
 
 
-class _Primal:
-    """What `factorization.solution` asks of the primal form."""
+class _Form:
+    """What `factorization.solution` asks of a form of the exact step.
 
+    Args:
+        rows, d, rest: as in `Solver.solve`.
+        gram: `AᵀA` or `AAᵀ`.
+        shift: 1/τ, a scalar tensor.
+    """
+
+    def __init__(self, rows, d, rest, gram, shift):
+        self._rows, self._d, self._rest = rows, d, rest
+        self.gram, self.shift = gram, shift
+
+    def otherwise(self, factor, p):
+        rows = self._rows
+        if rows.layout is None or replicas.in_sync() > 1:
+            return xla.rarely(lambda: checked(self, factor, p))
+        tensors = rows.x, self._d, self.gram, self.shift, factor, *p, *(self._rest or [])
+        tensors = map(tf.convert_to_tensor, tensors)
+        found, damped = _checked(type(self).__name__, rows.layout, *tensors)
+        for part, own in zip(found, p):
+            part.set_shape(own.shape)
+        return found, damped
+
+
+class _Primal(_Form):
     # Single entries are more exact, but rounding to one side adds up over all entries.
     rounding = 1e-5
-
-    def __init__(self, rows, d, tau, rest):
-        self._rows, self._d, self._rest = rows, d, rest
-        self._right = add(rows.multiply_transposed(d, tau.split), rest)
-        (self.gram,) = replicas.total_symmetric([rows.gram()])
-        self.shift = tau.shift(rows, self.gram)
-        if replicas.in_sync() > 1:
-            # The other replicas do not see this replica's direction.
-            self.refined = None
 
     def energy(self, x):
         rows = self._rows
         products = rows.multiply(rows.split(rows.side_by_side(x)))
         return replicas.total(tf.reduce_sum(products**2, axis=0))
-
-    def direction(self, inverse):
-        return self._solve(inverse, self._right)
 
     def in_float64(self):
         # Rounding moves a part of AᵀD out of the range of Aᵀ, which is then multiplied by τ.
@@ -102,41 +119,40 @@ class _Primal:
         parts = add(parts, self._rest and [tf.cast(part, tf.float64) for part in self._rest])
 
         def direction(inverse):
-            return [tf.cast(part, self._d.dtype) for part in self._solve(inverse, parts)]
+            return [tf.cast(part, self._d.dtype) for part in self.solve(inverse, parts)]
 
         return gram, direction
 
-    def refined(self, inverse, p):
+    @property
+    def refined(self):
+        # Replicas do not see the directions of others.
+        return self._refined if replicas.in_sync() == 1 else None
+
+    def _refined(self, inverse, p):
         rows = self._rows
         residual = self._d - rows.multiply(p)
         parts = add(rows.multiply_transposed(residual), self._rest)
         parts = [part - self.shift * own for part, own in zip(parts, p)]
-        return add(self._solve(inverse, parts), p)
+        return add(self.solve(inverse, parts), p)
 
-    def _solve(self, inverse, parts):
+    def solve(self, inverse, parts):
+        """Returns `(AᵀA + I/τ)⁻¹ right`, of the right side's `parts`."""
         rows = self._rows
         right = rows.by_group(tf.concat(parts, axis=0))
         return rows.split(rows.side_by_side(inverse(right)))
 
 
-class _Dual:
-    """What `factorization.solution` asks of the dual form, of rows written out."""
-
+class _Dual(_Form):
     # Sums over features are short, and lose a millionth at most.
     rounding = 1e-6
     # A small residual does not show the errors of K⁻¹ D that cancel in Aᵀ (K⁻¹ D).
     refined = None
 
-    def __init__(self, rows, d, tau, rest):
-        self._rows, self._d, self._rest = rows, d, rest
-        self.gram = rows.outer()
-        self.shift = tau.shift(rows, self.gram)
-
     def energy(self, x):
         parts = self._rows.multiply_transposed(x)
         return tf.add_n([tf.reduce_sum(part**2, axis=0) for part in parts])
 
-    def direction(self, inverse):
+    def solve(self, inverse):
         return self._solve(inverse, self._rows, self._d, self.shift, self._rest)
 
     def in_float64(self):
@@ -155,12 +171,29 @@ class _Dual:
         if rest is not None:
             rest = [part / shift for part in rest]
             d -= rows.multiply(rest)
-        if d.shape[-1] <= rows.features:
+        sizes = d.shape[-1], rows.features
+        if None in sizes or sizes[0] <= sizes[1]:
             return add(rows.multiply_transposed(inverse(d)), rest)
         # Aᵀ (K⁻¹ D) = (K⁻¹ A)ᵀ D: the solve takes the side with fewer columns. That side is
         # split, and not the product, since a copy of a direction is as large as the weights.
         parts = rows.split_columns(inverse(rows.with_ones()))
         return add([tf32.matmul(part, d, transpose_a=True) for part in parts], rest)
+
+
+@xla.traced_once
+def _checked(form, layout, x, d, gram, shift, factor, *directions):
+    """Returns what `checked` returns, of rows that are written out: one trace for many layers.
+
+    Args:
+        form: name of the class.
+        layout: as in `laid_out`.
+        x, d, gram, shift, factor: of a form and its rows.
+        directions: `p` and, where there is one, `rest`.
+    """
+    weights = 1 + layout if isinstance(layout, bool) else len(layout)
+    p, rest = directions[:weights], directions[weights:] or None
+    kind = {kind.__name__: kind for kind in (_Primal, _Dual)}[form]
+    return checked(kind(laid_out(x, layout), d, rest, gram, shift), factor, list(p))
 
 
 def add(direction, rest):

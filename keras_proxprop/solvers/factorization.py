@@ -38,7 +38,7 @@ _CONDITION = 1.5e4
 _shared_inverse_factor = xla.traced_once(inverse_factor)
 
 
-def solution(form):
+def solution(form, direction):
     """Returns the direction of a form of the exact step, and whether it is damped.
 
     The matrix is scaled to unit diagonal and factorized in its own dtype. Unless the shift
@@ -56,49 +56,62 @@ def solution(form):
             energy: function of `x`, `[n, columns]` or a stack of such, that returns `xᵀ G x`
                 of every column, from products with the rows.
             rounding: by what part of its diagonal `gram` may be off.
-            direction: function of `inverse`, `inverse(x) = (G + shift I)⁻¹ x`, that returns
-                a list of tensors.
-            in_float64: function that returns `G` in float64 and, to be used with that,
-                `direction`, which returns tensors of the dtype of `gram`.
+            in_float64: function that returns `G` in float64 and, to be used with that, a
+                `direction` that returns tensors of the dtype of `gram`.
             refined: function of `inverse` and a direction that returns a better one, or
                 `None`.
+            otherwise: function of `W`, where `WᵀW` is the inverse, and of the direction
+                made with it, that returns what `checked` returns.
+        direction: function of `inverse`, `inverse(x) = (G + shift I)⁻¹ x`, that returns a
+            list of tensors.
     """
     factor, trusted = _shared_inverse_factor(form.gram, form.shift, 0.0)
     factor.set_shape(form.gram.shape)
+    p = direction(lambda x: _apply(factor, x))
+    if form.gram.dtype == tf.float32:
+        most = tf.constant(_unchecked(form))
+        trusted = _trusted(factor, form.gram, form.shift, most)
+    return replicas.cond(
+        replicas.every(trusted),
+        lambda: (p, tf.constant(False)),
+        lambda: form.otherwise(factor, p),
+    )
 
-    def inverse(x):
-        return _apply(factor, x)
 
-    p = form.direction(inverse)
+def _unchecked(form):
+    # Where the inverse amplifies less than this, rounding is harmless. No eigenvalue of the
+    # matrix is below the shift.
+    return _TOLERANCE / form.rounding
+
+
+def checked(form, factor, p):
+    """Returns the direction of a form, and whether it is damped, where the shift alone does
+    not bound what `WᵀW` amplifies.
+
+    Args:
+        form: as in `solution`.
+        factor: `W`.
+        p: the direction that was made with it.
+    """
     undamped = p, tf.constant(False)
 
     def in_float64():
         return _in_float64(*form.in_float64(), form.shift)
 
-    def compared_with_rows():
-        amplification, alike = _compared_with_rows(factor, unchecked, form)
+    if form.gram.dtype == tf.float64:
+        return in_float64()
+    amplification, alike = _compared_with_rows(factor, _unchecked(form), form)
 
-        def refined():
-            better = form.refined(inverse, p)
-            change = _square([b - a for a, b in zip(p, better)])
-            enough = change <= _REFINABLE**2 * _square(better)
-            enough &= amplification <= _REFINABLE_AMPLIFICATION
-            return tf.cond(enough, lambda: (better, tf.constant(False)), in_float64)
+    def refined():
+        better = form.refined(lambda x: _apply(factor, x), p)
+        change = _square([b - a for a, b in zip(p, better)])
+        enough = change <= _REFINABLE**2 * _square(better)
+        enough &= amplification <= _REFINABLE_AMPLIFICATION
+        return tf.cond(enough, lambda: (better, tf.constant(False)), in_float64)
 
-        untrusted = refined if form.refined else in_float64
-        alike &= _trusted(factor, form.gram, form.shift, tf.constant(math.inf))
-        return replicas.cond(replicas.every(alike), lambda: undamped, untrusted)
-
-    trusted_at_once, otherwise = trusted, in_float64
-    if form.gram.dtype == tf.float32:
-        # Where the inverse amplifies less than this, rounding is harmless. No eigenvalue of
-        # the matrix is below the shift.
-        unchecked = _TOLERANCE / form.rounding
-        trusted_at_once = _trusted(factor, form.gram, form.shift, tf.constant(unchecked))
-        otherwise = compared_with_rows
-    return replicas.cond(
-        replicas.every(trusted_at_once), lambda: undamped, lambda: xla.rarely(otherwise)
-    )
+    untrusted = refined if form.refined else in_float64
+    alike &= _trusted(factor, form.gram, form.shift, tf.constant(math.inf))
+    return replicas.cond(replicas.every(alike), lambda: undamped, untrusted)
 
 
 def _square(parts):
@@ -221,6 +234,7 @@ def _damped_inverse_factor(gram, shift):
 def _apply(factor, right):
     """Returns `WᵀW right`."""
     n, columns = right.shape[-2:]
-    if columns <= _PROBES or (n is not None and columns < n):
+    few = columns is not None and (columns <= _PROBES or (n is not None and columns < n))
+    if few:
         return tf32.matmul(factor, tf32.matmul(factor, right), transpose_a=True)
     return tf32.matmul(tf32.with_itself(factor, transpose_a=True), right)

@@ -36,14 +36,14 @@ def operations(layer, optimizer, count):
 # Keras's own differ from version to version. (With Adam alone: 89 and 193, 97 and 222, 182 and
 # 175.)
 LIMITS = {
-    ("dense", "default"): (170, 575),
-    ("dense", "memory"): (208, 500),
-    ("dense", "no-memory"): (335, 645),
-    ("conv", "default"): (255, 620),
-    ("conv", "memory"): (292, 546),
-    ("conv", "no-memory"): (470, 690),
-    ("norm", "default"): (290, 366),
-    ("norm", "memory"): (333, 295),
+    ("dense", "default"): (130, 550),
+    ("dense", "memory"): (186, 482),
+    ("dense", "no-memory"): (176, 740),
+    ("conv", "default"): (215, 598),
+    ("conv", "memory"): (271, 530),
+    ("conv", "no-memory"): (448, 652),
+    ("norm", "default"): (270, 354),
+    ("norm", "memory"): (331, 288),
 }
 
 

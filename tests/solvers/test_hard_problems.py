@@ -9,7 +9,7 @@ from helpers import assert_close
 from solver_cases import SOLVERS, Problem, direction, svd_solve
 
 from keras_proxprop import solvers
-from keras_proxprop.rows.matrix import MatrixRows
+from keras_proxprop.rows.matrix import MatrixRows, PartitionedRows
 from keras_proxprop.tau import Tau
 
 
@@ -55,6 +55,28 @@ def traced(name, jit_compile):
         tf.TensorSpec([], tf.float32),
     ]
     return tf.function(step, input_signature=signature, jit_compile=jit_compile)
+
+
+@pytest.mark.parametrize("name, count", [("primal", 64), ("dual", 5)])
+@pytest.mark.parametrize("layout", ["bias", "no-bias", "two-weights"])
+def test_the_rest_of_the_gradient_is_there_where_a_direction_is_made_again(layout, name, count):
+    x = np.float32(hard(count, 12)["duplicated"])
+    random = np.random.default_rng(7)
+    d, rest = (random.normal(size=[n, 6]).astype(np.float32) for n in (count, 13))
+    a = np.column_stack([np.float64(x), np.ones(count)])
+    rows, parts = MatrixRows(tf.constant(x), True), [rest[:12], rest[12:]]
+    if layout == "no-bias":
+        rows, parts, a = MatrixRows(tf.constant(x), False), [rest[:12]], a[:, :12]
+    elif layout == "two-weights":
+        rows = PartitionedRows(tf.constant(np.float32(a)), [5, 8])
+        parts = [rest[:5], rest[5:]]
+    again = np.linalg.solve(np.eye(a.shape[1]) / 1e3 + a.T @ a, np.concatenate(parts))
+    expected = svd_solve(a, d, 1e3) + again
+    step = tf.function(lambda: SOLVERS[name].solve(rows, d, Tau(1e3), parts), autograph=False)
+    p, damped = step()
+    assert not damped
+    assert [len(part) for part in p] == [len(part) for part in parts]
+    assert_close(tf.concat(p, axis=0), expected, 1e-4)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
