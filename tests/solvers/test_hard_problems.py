@@ -59,7 +59,7 @@ def traced(name, jit_compile):
 
 @pytest.mark.parametrize("name, count", [("primal", 64), ("dual", 5)])
 @pytest.mark.parametrize("layout", ["bias", "no-bias", "two-weights"])
-def test_the_rest_of_the_gradient_is_there_where_a_direction_is_made_again(layout, name, count):
+def test_the_rest_is_there_where_a_direction_is_made_again(layout, name, count):
     x = np.float32(hard(count, 12)["duplicated"])
     random = np.random.default_rng(7)
     d, rest = (random.normal(size=[n, 6]).astype(np.float32) for n in (count, 13))
