@@ -37,6 +37,7 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 from parts import results
 from parts.everyday_contenders import ALL, CONTENDERS, best, learning_rate, trials
+from parts.everyday_budgets import shorter
 from parts.everyday_report import report
 from parts.everyday_run import step_times, train
 from parts.everyday_short import short
@@ -212,6 +213,7 @@ def main(argv=None):
     for budget, own in results.grouped(rows, "budget").items():
         if budget in args.budgets:
             print("\n" + report(own, args.out))
+    print("\n" + shorter(rows))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ CPU = Machine(
     plain=1,
     launch=0,
     # Some ten microseconds, and its forms are traced and kept in the graph, all of them.
-    choice=3e5,
+    choice=2e6,
     write=100,
     factorize=4,
     latency=0,

@@ -9,7 +9,7 @@ from parts.plots import bars
 from parts.results import grouped, markdown, median, reached, text
 
 # The peers that a user of Keras has at hand: the floors are about these.
-_FAMILY = ("adam", "adamw", "schedule-free")
+FAMILY = ("adam", "adamw", "schedule-free")
 _OTHERS = ("soap", "muon", "lion")
 _NAMES = {
     "adam": "Adam",
@@ -85,7 +85,7 @@ def report(rows, folder):
         path = folder / f"everyday{quick}{'' if budget == 1 else f'_{budget:g}'}.png"
         ratios = {name: task.ours.loss / task.peer("adam").loss for name, task in full.items()}
         bars(ratios, path, title, "final loss of ProxProp() / that of the best tuned Adam")
-    head = ["task", *map(_NAMES.get, (*_FAMILY, *_OTHERS, "proxprop")), "its best of five"]
+    head = ["task", *map(_NAMES.get, (*FAMILY, *_OTHERS, "proxprop")), "its best of five"]
     lines = [[name, *task.cells()] for name, task in found.items()]
     parts = [f"## {title}", _ABOUT, markdown(head, lines)]
     if full:
@@ -129,7 +129,7 @@ class Compared:
         return min(runs, key=lambda o: _number(getattr(o, by)), default=None)
 
     def family(self):
-        return self.peer(*_FAMILY)
+        return self.peer(*FAMILY)
 
     def tuned(self, contender, schedule):
         """Returns the lowest loss over the rates with seed 0, or `None` without any."""
@@ -138,7 +138,7 @@ class Compared:
         return min(map(_number, losses), default=None)
 
     def cells(self):
-        cells = [o.label() if (o := self.peer(n)) else "–" for n in (*_FAMILY, *_OTHERS)]
+        cells = [o.label() if (o := self.peer(n)) else "–" for n in (*FAMILY, *_OTHERS)]
         if not self.ours:
             return [*cells, "–", "–"]
         times = self.best_of_own.rate / self.ours.rate
@@ -159,7 +159,7 @@ class _Floors:
 
     def __init__(self, task):
         ours, peer = task.ours, task.family()
-        by_validation = task.peer(*_FAMILY, by="validation")
+        by_validation = task.peer(*FAMILY, by="validation")
         self.adam = ours.loss / task.peer("adam").loss
         self.peer = ours.loss / peer.loss
         self.own = ours.loss / task.best_of_own.loss

@@ -32,8 +32,11 @@ def joined(parts, count):
 def size(tensor, axis):
     """Returns the size of an axis: an int where it is static, else a scalar tensor."""
     static = tensor.shape[axis]
-    # An index would make three constants more.
-    return tf.unstack(tf.shape(tensor))[axis] if static is None else static
+    if static is not None:
+        return static
+    shape = tf.shape(tensor)
+    # An index would make three constants more. (The shape of a ragged tensor is none.)
+    return (tf.unstack(shape) if isinstance(shape, tf.Tensor) else shape)[axis]
 
 
 def sizes_to_keep(tensor):
