@@ -36,8 +36,8 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 from parts import results
-from parts.everyday_contenders import ALL, CONTENDERS, best, learning_rate, trials
 from parts.everyday_budgets import shorter
+from parts.everyday_contenders import ALL, CONTENDERS, best, learning_rate, trials
 from parts.everyday_report import report
 from parts.everyday_run import step_times, train
 from parts.everyday_short import short

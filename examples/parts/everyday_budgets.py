@@ -4,12 +4,13 @@ from parts.everyday_report import FAMILY, Compared
 from parts.results import grouped, markdown, text
 
 _ABOUT = (
-    "Everyone has a half or a quarter of the steps, the peers with rates tuned for that many "
-    "and cosine decay over that many, all with seed 0. Ours is `ProxProp()` with nothing typed, "
-    "the peer the best of tuned Adam, AdamW and Schedule-Free AdamW by its final training loss; "
-    "validation is the lowest of a run, in units of the lowest of these peers. **Bold** is "
-    "where ours is higher."
+    "Everyone has a half or a quarter of the steps: the peers with rates tuned for that many "
+    "and with cosine decay over that many, all with seed 0. Ours is `ProxProp()` with nothing "
+    "typed, the peer the best of tuned Adam, AdamW and Schedule-Free AdamW by its final "
+    "training loss; validation is the lowest of a run, in units of the lowest of these peers. "
+    "**Bold** is where ours is higher."
 )
+_NAMES = {0.5: "half of the steps", 0.25: "a quarter of the steps"}
 
 
 def shorter(rows):
@@ -21,14 +22,14 @@ def shorter(rows):
     found = {}
     for (budget, task), own in grouped(rows, "budget", "task").items():
         compared = Compared(own)
-        if budget < 1 and compared.ours and compared.peer("adam"):
+        if budget in _NAMES and compared.ours and compared.peer("adam"):
             found.setdefault(budget, {})[task] = compared
     if not found:
         return ""
     budgets = sorted(found, reverse=True)
     head = ["task"]
     for share in budgets:
-        head += [f"{share:g} of the steps: best peer", "ours", "ours / peer's", "validation"]
+        head += [f"{_NAMES[share]}: best peer", "ours", "ours / peer's", "validation"]
     tasks = list(dict.fromkeys(task for own in found.values() for task in own))
     lines = []
     for task in tasks:
@@ -56,6 +57,6 @@ def _ratios(task):
 def _in_all(share, tasks):
     lower, validates = (sum(r <= 1 for r in part) for part in zip(*map(_ratios, tasks)))
     return (
-        f"With {share:g} of the steps ours ends at or below the best peer on {lower} of "
+        f"With {_NAMES[share]} ours ends at or below the best peer on {lower} of "
         f"{len(tasks)} tasks, and validates as well or better on {validates}."
     )

@@ -23,6 +23,11 @@ _SMALL = 8
 # Gram matrix if that is more.
 _PRODUCT_NUMBERS = 2**22
 _TIMES_THE_GRAM = 4
+# How many operations more than writing patches the other ways are; what one costs at least, in
+# multiply-adds, to trace it and to run it however small images are; at what batch size.
+_OPERATIONS = {"correlation": 60, "products": 20}
+_OPERATION = 5e5
+_BATCH = 64
 
 
 class PatchRows(Rows):
@@ -58,7 +63,8 @@ class PatchRows(Rows):
         small = max(self._nominal_lengths()) <= _SMALL
         if small and self._products is not None and self._products.numbers <= most:
             costs["products"] = self._products.cost
-        return costs
+        one = max(machine.in_force().launch, _OPERATION) / _BATCH
+        return {way: cost + one * _OPERATIONS.get(way, 0) for way, cost in costs.items()}
 
     @property
     def _way(self):
