@@ -108,7 +108,7 @@ def test_products_are_taken_where_images_are_small_and_patches_where_they_are_ti
         geometry = Windows((taps, taps), (1, 1), (1, 1), "same")
         return PatchRows(tf.zeros([2, *shape]), geometry, bias=True)._way
 
-    assert way(8, 8, 1) == way(4, 4, 8) == "patches"
+    assert way(8, 8, 1) == way(4, 4, 4) == "patches"
     assert way(8, 8, 20, taps=5) == way(4, 4, 512) == "products"
     assert way(32, 32, 64) == way(16, 16, 16, taps=5) == way(28, 28, 1) == "correlation"
 
