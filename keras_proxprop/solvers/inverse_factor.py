@@ -8,11 +8,11 @@ from keras_proxprop.rows.arrays import diagonals, size
 # Pivots of a matrix with unit diagonal. Below the first, float32 has lost more than a
 # thousandth of the solution; below the second, float64 may have.
 _SMALLEST_PIVOT = {tf.float32: 2e-4, tf.float64: 1e-11}
-# A CPU's triangular kernels use one core: halving a matrix three times leaves nearly all the
+# A CPU's triangular kernels use one core: halving a matrix twice leaves nearly all the
 # work to matrix products. Parts that are no larger than this are factorized whole. On a GPU
 # a matrix is not halved: each half costs launches of its own.
 _LEAF = 64
-_HALVINGS = 3
+_HALVINGS = 2
 
 
 def inverse_factor(gram, shift, damping, large=True, most=None):
