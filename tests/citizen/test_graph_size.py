@@ -10,6 +10,8 @@ L = keras.layers
 LAYERS = {
     "dense": (lambda: L.Dense(8, "tanh"), (8,)),
     "conv": (lambda: L.Conv2D(4, 3, padding="same", activation="tanh"), (6, 6, 4)),
+    # So large that its Gram matrix is a correlation; the one above writes patches out.
+    "image": (lambda: L.Conv2D(16, 5, padding="same", activation="tanh"), (16, 16, 16)),
     "norm": (lambda: L.LayerNormalization(), (5, 4)),
 }
 OPTIMIZERS = {
@@ -38,10 +40,12 @@ def operations(layer, optimizer, count):
 LIMITS = {
     ("dense", "default"): (130, 550),
     ("dense", "memory"): (186, 482),
-    ("dense", "no-memory"): (176, 740),
-    ("conv", "default"): (215, 598),
-    ("conv", "memory"): (271, 530),
-    ("conv", "no-memory"): (448, 652),
+    ("dense", "no-memory"): (176, 678),
+    ("conv", "default"): (167, 598),
+    ("conv", "memory"): (222, 530),
+    ("conv", "no-memory"): (400, 590),
+    ("image", "default"): (362, 708),
+    ("image", "no-memory"): (600, 588),
     ("norm", "default"): (270, 354),
     ("norm", "memory"): (331, 288),
 }
