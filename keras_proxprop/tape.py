@@ -96,7 +96,8 @@ class ImplicitGradientTape(tf.GradientTape):
         # Whether this tape is making a gradient now, and whether it does so for a Jacobian.
         self.asked = self._jacobian = False
         self._damped: list = []
-        # Whether the loss and all that `gradient` returned are finite, on this replica.
+        # Whether the loss and all that `gradient` returned, or what that is made of, are
+        # finite, on this replica.
         self.finite = tf.constant(True)
         # What `replicas.total_items` returned, where the loss was made with it.
         self._batch = None
@@ -169,7 +170,7 @@ class ImplicitGradientTape(tf.GradientTape):
             self._recorder.stop()
             self._recorder.clear()
         with replicas.apart(self._cross_replica == "mean"):
-            sizes, self._damped = replace_by_directions(
+            sizes, self._damped, made_of = replace_by_directions(
                 found, members, d, self._plan, self._tau, target, self._observer
             )
         if not self._jacobian:
@@ -181,9 +182,9 @@ class ImplicitGradientTape(tf.GradientTape):
                 found[variable_key(source)] = tf.zeros_like(native(source))
         directions = [found[variable_key(s)] for s in flat]
         if not self._jacobian:
-            self.finite = all_finite(
-                tf.nest.flatten([directions, target], expand_composites=True)
-            )
+            parts = [made_of.get(variable_key(s), found[variable_key(s)]) for s in flat]
+            parts = tf.nest.flatten([parts, target], expand_composites=True)
+            self.finite = all_finite({id(part): part for part in parts}.values())
             grant(map(native, flat), directions, sizes, self.finite, self._batch)
         return tf.nest.pack_sequence_as(sources, directions)
 

@@ -85,6 +85,20 @@ MUTATIONS = [
         BLOCKS,
     ),
     Mutation(
+        "tau is not looked at where a direction is not",
+        "directions.py",
+        "[of_uses, problem.inputs, tau.tensor]",
+        "[of_uses, problem.inputs]",
+        "test_not_finite_in_wide_layers.py tau_that_is_no_number",
+    ),
+    Mutation(
+        "the outputs' gradient is not looked at where a direction is not",
+        "directions.py",
+        "[of_uses, problem.inputs, tau.tensor]",
+        "[problem.inputs, tau.tensor]",
+        "test_not_finite_in_wide_layers.py changes_nothing and graph",
+    ),
+    Mutation(
         "the other gradients forgotten where a direction is checked",
         "solvers/exact.py",
         "directions[weights:] or None",

@@ -107,19 +107,11 @@ def run_cheapest(rows, prices, run):
         prices: function of a row count that returns `{name: price}`.
         run: function that runs the branch of a name.
     """
-    known = not tf.is_tensor(rows.count)
-    if known:
-        count = replicas.total_count(rows.count)
-        if not tf.is_tensor(count):
-            at_count = prices(count)
-            return run(min(at_count, key=at_count.get))
-    names = _candidates(rows, prices)
+    names = possible(rows, prices)
     if len(names) == 1:
         return run(names[0])
-    if not known:
-        # Counted only here, since replicas have to ask each other for it.
-        count = replicas.total_count(rows.count)
-    at_count = prices(tf.cast(count, tf.float32))
+    # Counted only here, since replicas have to ask each other for it.
+    at_count = prices(tf.cast(replicas.total_count(rows.count), tf.float32))
 
     def choose(first, *others):
         if not others:
@@ -129,6 +121,16 @@ def run_cheapest(rows, prices, run):
         return replicas.cond(cheaper, lambda: run(first), lambda: choose(*others))
 
     return choose(*names)
+
+
+def possible(rows, prices):
+    """Returns the names of the branches of which `run_cheapest` takes one."""
+    if not tf.is_tensor(rows.count):
+        count = replicas.total_count(rows.count)
+        if not tf.is_tensor(count):
+            at_count = prices(count)
+            return [min(at_count, key=at_count.get)]
+    return _candidates(rows, prices)
 
 
 def _candidates(rows, prices):

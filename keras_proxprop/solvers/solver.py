@@ -68,6 +68,11 @@ class Solver(HasConfig):
         form, cost = price.cheapest(rows, prices, batch_known)
         return self.describe(form, rows, columns, cost)
 
+    def forms(self, rows, columns):
+        """Returns the names of the forms of which `solve` takes one, for rows without a closed
+        form."""
+        return price.possible(rows, functools.partial(self.prices, rows, columns))
+
     def traffic(self, rows, columns, batch_known=True):
         """Returns how many numbers a replica sends in `solve`, the mean over steps.
 
