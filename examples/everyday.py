@@ -196,7 +196,8 @@ def main(argv=None):
     benchmark = Benchmark(args)
     i, n = args.part
     if args.short:
-        print(short(benchmark.rows_with_times(), args.out))
+        whole = [row for row in benchmark.rows_with_times() if row["budget"] == 1]
+        print(short(whole, args.out))
         return
     if args.step_times:
         for task in args.tasks[i - 1 :: n]:
