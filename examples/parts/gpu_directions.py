@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import ImplicitGradientTape
+from keras_proxprop import ImplicitGradientTape, xla
 from keras_proxprop.solvers import exact, factorization
 from parts.gpu_tasks import LOSS, NETS, images
 
@@ -53,6 +53,9 @@ class Branches:
             self._counts[name] = tf.Variable(0, dtype="int64", trainable=False)
             self._before[place] = getattr(*place)
             setattr(*place, self._counted(self._before[place], self._counts[name]))
+        # Counted in traces of their own, which nothing else meets.
+        self._before[exact, "_checked"] = exact._checked
+        exact._checked = xla.traced_once(exact._checked.__wrapped__)
         return self
 
     @staticmethod
