@@ -214,7 +214,8 @@ def main(argv=None):
     for budget, own in results.grouped(rows, "budget").items():
         if budget in args.budgets:
             print("\n" + report(own, args.out))
-    print("\n" + shorter(rows))
+    if table := shorter(rows):
+        print("\n" + table)
 
 
 if __name__ == "__main__":

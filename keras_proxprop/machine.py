@@ -50,7 +50,8 @@ CPU = Machine(
     note="",
     plain=1,
     launch=0,
-    # Some ten microseconds, and its forms are traced and kept in the graph, all of them.
+    # Some ten microseconds; the rest is for its forms, all of which are traced and kept in
+    # the graph.
     choice=2e6,
     write=100,
     factorize=4,

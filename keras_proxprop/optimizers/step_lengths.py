@@ -61,8 +61,9 @@ def _of_labels(sizes, batches):
         counts.append(size.row_count if known else _LABELS)
         shares.append(size.labels * batches / size.per_item if known else 1.0)
     # All layers at once, and every number of rows once.
-    unique = {id(count) if tf.is_tensor(count) else count: count for count in counts}
-    places = [list(unique).index(id(c) if tf.is_tensor(c) else c) for c in counts]
+    keys = [id(count) if tf.is_tensor(count) else count for count in counts]
+    unique = dict(zip(keys, counts))
+    places = [list(unique).index(key) for key in keys]
     rows = tf.stack([tf.cast(count, tf.float32) for count in unique.values()])
     labels = tf.gather(rows, places) * (np.float32(shares) / _LABELS)
     return tf.clip_by_value(labels**EXPONENT, _SHORTEST, _LONGEST)

@@ -107,11 +107,17 @@ def run_cheapest(rows, prices, run):
         prices: function of a row count that returns `{name: price}`.
         run: function that runs the branch of a name.
     """
-    names = possible(rows, prices)
+    count = rows.count
+    known = not tf.is_tensor(count)
+    if known:
+        count = replicas.total_count(count)
+    names = possible(rows, prices, count)
     if len(names) == 1:
         return run(names[0])
-    # Counted only here, since replicas have to ask each other for it.
-    at_count = prices(tf.cast(replicas.total_count(rows.count), tf.float32))
+    if not known:
+        # Counted only here, since replicas have to ask each other for it.
+        count = replicas.total_count(count)
+    at_count = prices(tf.cast(count, tf.float32))
 
     def choose(first, *others):
         if not others:
@@ -123,14 +129,17 @@ def run_cheapest(rows, prices, run):
     return choose(*names)
 
 
-def possible(rows, prices):
-    """Returns the names of the branches of which `run_cheapest` takes one."""
-    if not tf.is_tensor(rows.count):
-        count = replicas.total_count(rows.count)
-        if not tf.is_tensor(count):
-            at_count = prices(count)
-            return [min(at_count, key=at_count.get)]
-    return _candidates(rows, prices)
+def possible(rows, prices, count):
+    """Returns the names of the branches of which `run_cheapest` takes one.
+
+    Args:
+        rows, prices: as in `run_cheapest`.
+        count: number of rows of all replicas, or a tensor where it is not known.
+    """
+    if tf.is_tensor(count):
+        return _candidates(rows, prices)
+    at_count = prices(count)
+    return [min(at_count, key=at_count.get)]
 
 
 def _candidates(rows, prices):

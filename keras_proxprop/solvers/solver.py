@@ -69,9 +69,10 @@ class Solver(HasConfig):
         return self.describe(form, rows, columns, cost)
 
     def forms(self, rows, columns):
-        """Returns the names of the forms of which `solve` takes one, for rows without a closed
-        form."""
-        return price.possible(rows, functools.partial(self.prices, rows, columns))
+        """Returns the names of the forms of which `solve` takes one, for rows of one replica
+        without a closed form."""
+        prices = functools.partial(self.prices, rows, columns)
+        return price.possible(rows, prices, rows.count)
 
     def traffic(self, rows, columns, batch_known=True):
         """Returns how many numbers a replica sends in `solve`, the mean over steps.
