@@ -15,6 +15,7 @@ import time
 import tensorflow as tf
 
 from keras_proxprop.machine import CPU
+from keras_proxprop.rows import patches
 from keras_proxprop.rows.patches import PatchRows
 from keras_proxprop.rows.windows import Windows
 from keras_proxprop.solvers.inverse_factor import inverse_factor
@@ -59,6 +60,45 @@ def write(size, channels):
     return seconds(lambda x: _rows(x).matrix().x, x) / (64 * size**2 * 25 * channels)
 
 
+def operation():
+    """Returns the price of tracing one small operation in a branch, and of its first run."""
+    return (seconds_once(400) - seconds_once(100)) / 300
+
+
+def seconds_once(operations):
+    """Returns how long it takes to trace so many operations in a branch and to run it."""
+
+    def branch(x):
+        for _ in range(operations // 2):
+            x = tf.reshape(tf.transpose(x), [2, 3])
+        return x
+
+    x = tf.ones([2, 3])
+    begin = time.perf_counter()
+
+    def step(x):
+        return tf.cond(x[0, 0] > 0, lambda: branch(x), lambda: x)
+
+    tf.function(step, autograph=False)(x).numpy()
+    return time.perf_counter() - begin
+
+
+def choice():
+    """Returns the price of choosing between two forms at run time, of both not traced."""
+    x = tf.ones([2, 3])
+
+    def chained(choose):
+        def run(x):
+            for _ in range(100):
+                x = choose(x)
+            return x
+
+        return seconds(run, x)
+
+    chosen = chained(lambda x: tf.cond(x[0, 0] > 0, lambda: x + 1, lambda: x - 1))
+    return (chosen - chained(lambda x: x + 1)) / 100
+
+
 def _windows():
     return Windows((5, 5), (1, 1), (1, 1), "same")
 
@@ -80,6 +120,8 @@ PIECES = {
         CPU.correlation * CPU.channels / 3,
     ),
     "writing a patch, 16×16×16, a number": (lambda: write(16, 16), CPU.write),
+    "choosing at run time (the rest is its trace)": (choice, CPU.choice),
+    "an operation traced, over 100 steps": (lambda: operation() / 100, patches._OPERATION),
 }
 
 
@@ -91,9 +133,9 @@ def main(argv=None):
     for _ in range(turns):
         for name, (measure, _) in PIECES.items():
             found[name].append(measure() / product())
-    print(f"{'piece':40s}{'measured':>10s}{'in use':>10s}")
+    print(f"{'piece':45s}{'measured':>12s}{'in use':>12s}")
     for name, (_, constant) in PIECES.items():
-        print(f"{name:40s}{statistics.median(found[name]):10.1f}{constant:10.1f}")
+        print(f"{name:45s}{statistics.median(found[name]):12,.1f}{constant:12,.1f}")
 
 
 if __name__ == "__main__":
