@@ -23,7 +23,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 from keras_proxprop import CurvatureMemory, ProxProp, ScheduleFreeAdam, tau
-from keras_proxprop.memory import averaged_gram
+from keras_proxprop.memory import refresh
 from keras_proxprop.optimizers import schedule_free_adam, step_lengths
 from parts import results
 from parts.everyday_run import train
@@ -61,7 +61,7 @@ SETTINGS = {
     "memory of all layers": {"memory": CurvatureMemory(layers="all")},
     **{f"refresh_every={n}": {"memory": CurvatureMemory(refresh_every=n)} for n in (30, 300)},
     **{f"decay={share:g}": {"memory": CurvatureMemory(share)} for share in (0.8, 0.95)},
-    **_constants(averaged_gram, "PART", 2, 8),
+    **_constants(refresh, "PART", 2, 8),
     **_inside("weight_decay", 0.1, 1),
     **_inside("beta_1", 0.9, 0.96),
     **_inside("beta_2", 0.95, 0.99),

@@ -26,6 +26,7 @@ class Machine:
             wait for one another than for its n³.
         correlation: a multiply-add of images with themselves.
         channels: images of fewer channels than this take as long as if they had so many.
+        at_once: how much work of rare steps does not make such a step much longer.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Machine:
     latency: float
     correlation: float
     channels: float
+    at_once: float
 
     def inverse_factor(self, n, matrices=1):
         """Returns the price of the inverse Cholesky factors of a stack of `n × n` matrices."""
@@ -58,6 +60,8 @@ CPU = Machine(
     latency=0,
     correlation=0.7,
     channels=20,
+    # Five to ten milliseconds.
+    at_once=4e8,
 )
 
 # Peaks of an A100 with 40 GB, in multiply-adds and bytes a second, from NVIDIA's data sheet:
@@ -88,6 +92,8 @@ GPU = Machine(
     correlation=1,
     # The smallest tile of a product on tensor cores is 64 × 64, from NVIDIA's guide to them.
     channels=64,
+    # Five milliseconds.
+    at_once=5e-3 * PRODUCTS,
 )
 
 _KINDS = {"CPU": CPU, "GPU": GPU}

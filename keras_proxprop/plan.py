@@ -133,9 +133,7 @@ class Plan:
         solvers = [self.solver(problem, rows) for problem, rows in problems]
         if self._memory is None:
             return solvers
-        return self._memory.refreshed(
-            [problem for problem, _ in problems], solvers, tau, finite
-        )
+        return self._memory.refreshed(problems, solvers, tau, finite)
 
     def reason_without_member(self, recorder, layer):
         """Returns why a layer with weights has no member among those of `recorder`."""

@@ -1,4 +1,4 @@
-"""A small ConvNet with curvature memory, and data to train it on."""
+"""A small ConvNet with curvature memory, data to train it on, and what its steps should be."""
 
 import keras
 import numpy as np
@@ -7,6 +7,41 @@ from helpers import MODES, weights_of
 from keras_proxprop import CurvatureMemory, ProxProp
 
 L = keras.layers
+FLOOR = 1e-5
+
+
+class AveragedReference:
+    """P = (R Ḡ + I/τ)⁻¹ G in NumPy, float64, with the schedule of refreshes written out.
+
+    Args:
+        decay, refresh_every: as in `CurvatureMemory`.
+        tau: τ.
+    """
+
+    def __init__(self, decay, refresh_every, tau):
+        self.decay, self.every, self.tau = decay, refresh_every, tau
+        self.grams, self.last, self.refreshes = [], None, []
+
+    def due(self, step):
+        """Returns whether a layer that waits for no other is refreshed."""
+        allowed = min(max(step // 4, 1), self.every)
+        return self.last is None or step - self.last >= allowed
+
+    def direction(self, step, a, gradient, due):
+        if due:
+            age = max(step - (self.last or 0), 1)
+            keep = self.decay ** (age / self.every)
+            self.grams = [(keep * w, g, r) for w, g, r in self.grams]
+            self.grams.append((1 - keep, a.T @ a / len(a), len(a)))
+            self.last = step
+            self.refreshes.append(step)
+            total = sum(w for w, _, _ in self.grams)
+            gram = sum(w * g for w, g, _ in self.grams) / total
+            rows = sum(w * r for w, _, r in self.grams) / total
+            tau = 10 / np.mean(np.diag(rows * gram)) if self.tau == "auto" else self.tau
+            matrix = rows * gram + np.eye(a.shape[1]) / tau
+            self.matrix = matrix + FLOOR * np.diag(np.diag(matrix))
+        return np.linalg.solve(self.matrix, gradient)
 
 
 def convnet(jit=False, dtype=None, **arguments):

@@ -34,10 +34,24 @@ MUTATIONS_OF_STEPS = [
     ),
     Mutation(
         "memory of a step that is skipped",
-        "memory/averaged_gram.py",
-        "step_if(replicas.every(finite()), assign)",
-        "assign()",
+        "memory/refresh.py",
+        "now = due & replicas.every(finite())",
+        "now = due",
         "test_memory_outliers.py leaves_no_trace",
+    ),
+    Mutation(
+        "turns of refreshes while all are due",
+        "memory/refresh.py",
+        "late & (allowed < len(turns))",
+        "late & (allowed < 0)",
+        "test_turns.py refreshed_in_turn[graph]",
+    ),
+    Mutation(
+        "all refreshes at once for their turns",
+        "memory/refresh.py",
+        "| (first & (oldest >= allowed))",
+        "| (oldest >= allowed)",
+        "test_turns.py refreshed_in_turn[graph]",
     ),
     Mutation(
         "memory that is not saved",

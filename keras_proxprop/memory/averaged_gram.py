@@ -5,19 +5,13 @@ import typing
 
 import tensorflow as tf
 
-from keras_proxprop import replicas, tf32, xla
-from keras_proxprop.keras_seams.finite_step import step_if
-from keras_proxprop.memory.averages import averaged
-from keras_proxprop.memory.inverses import inverses_of
-from keras_proxprop.memory.stacks import in_stacks
+from keras_proxprop import replicas, tf32
 from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
 # The names under which the variables of an `AveragedGram` are saved, in their order.
 KEPT = ("average", "inverse", "weight", "rows", "refreshed", "batch")
-# A refresh is due when the last one is longer ago than this part of all steps: a quarter.
-PART = 4
 
 
 class Averaged(Solver):
@@ -150,51 +144,3 @@ class AveragedGram:
         values = (average, inverse, weight, row_count, step, batch)
         for variable, value in zip(self.variables, values):
             variable.assign(value)
-
-
-def refresh(states, rows, step, tau, memory, finite):
-    """Makes averages and inverses anew if a refresh is due, and assigns them to variables.
-
-    Args:
-        states: `AveragedGram`s.
-        rows: function that returns the `Rows` of each. It is called where a refresh is due.
-        step: number of steps so far, an int64 tensor.
-        tau: `Tau`.
-        memory: `CurvatureMemory`.
-        finite: function that returns whether all that the step is made of is finite, a
-            boolean tensor. Otherwise nothing is assigned.
-
-    Returns:
-        For every state whether the inverse of a refresh in this step needed damping, a
-        boolean tensor.
-    """
-    ages = step - tf.stack([tf.convert_to_tensor(state.refreshed) for state in states])
-    allowed = tf.clip_by_value(step // PART, 1, memory.refresh_every)
-    # A smaller step count than before means that training has begun anew.
-    due = (ages >= allowed) | (ages < 0)
-    empty = tf.stack([tf.convert_to_tensor(state.weight) for state in states]) == 0
-    due = tf.reduce_any(due | empty)
-
-    def renewed():
-        own = rows()
-        grams = replicas.total_symmetric([each.gram() for each in own])
-        counts = replicas.total_counts([each.count for each in own])
-        counts = [tf.cast(count, tf.float64) for count in counts]
-        passed = tf.cast(tf.maximum(ages, 1), tf.float64) / memory.refresh_every
-        keep = tf.unstack(tf.constant(memory.decay, tf.float64) ** passed, len(states))
-        numbers = [count * replicas.parts() for count in counts]
-        old = [state.sums() for state in states]
-        sums = in_stacks(averaged, list(zip(grams, counts, numbers, keep, *zip(*old))))
-        inverses = inverses_of([each[:3] for each in sums], tau.tensor)
-
-        def assign():
-            for state, (*new, trace), (inverse, _) in zip(states, sums, inverses):
-                state.assign(*new, trace, inverse, step)
-
-        step_if(replicas.every(finite()), assign)
-        return [damped for _, damped in inverses]
-
-    def unchanged():
-        return [tf.constant(False) for _ in states]
-
-    return replicas.cond(due, lambda: xla.rarely(renewed), unchanged)

@@ -27,7 +27,9 @@ class CurvatureMemory(HasConfig):
     10⁻⁵ of itself. A batch whose `AᵀA / R` is more than ten times the average, and the one at
     the last refresh, is scaled down to that: one batch of outliers is soon forgotten. A batch
     whose loss, gradients or inputs are not finite is left out. Refreshes are many at first:
-    one is due whenever the last is longer ago than a quarter of the training so far.
+    one is due whenever the last is longer ago than a quarter of the training so far. After
+    the first dozen steps layers whose refreshes are a lot of work take turns, so that no step
+    is much longer than others.
 
     A change of `D` changes the direction in proportion. So under `tf.distribute` the
     replicas, which keep one common average, together make the step of the global batch.

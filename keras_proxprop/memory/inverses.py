@@ -6,11 +6,10 @@ from keras_proxprop import replicas, xla
 from keras_proxprop.memory.stacks import axes_of_each, in_stacks, per_matrix
 from keras_proxprop.rows.arrays import diagonals
 from keras_proxprop.solvers.factorization import floored_inverse
-from keras_proxprop.solvers.inverse_factor import is_large
 from keras_proxprop.tau import Tau
 
 
-def inverses_of(averages, tau):
+def inverses_of(averages, tau, large):
     """Returns for every average `(R Ḡ + I/τ)⁻¹`, and whether this inverse was damped.
 
     Replicas have the same averages. Each inverts some of them for all: an inverse takes longer
@@ -19,12 +18,10 @@ def inverses_of(averages, tau):
     Args:
         averages: `average`, `weight` and `rows` of every `AveragedGram`.
         tau: as in `Tau`.
+        large: as in `inverse_factor`.
     """
 
     def made(chosen):
-        # One trace for all sizes, with what halves large ones only if there are any.
-        large = any(is_large(average.shape[-1]) for average, *_ in averages)
-
         def inverse(average, *sums):
             return _inverse(average, *sums, tau, large)
 

@@ -2,8 +2,10 @@
 
 import tensorflow as tf
 
-from keras_proxprop.memory.averaged_gram import Averaged, refresh
+from keras_proxprop.memory.averaged_gram import Averaged
 from keras_proxprop.memory.curvature_memory import CurvatureMemory
+from keras_proxprop.memory.refresh import refresh, turns_of
+from keras_proxprop.solvers import price
 
 
 class StepMemory:
@@ -23,7 +25,7 @@ class StepMemory:
         """Returns the solvers of a step's problems, after a refresh of memory if one is due.
 
         Args:
-            problems: `Problem`s.
+            problems: list of `Problem`s, each with its `Rows`.
             solvers: what `solver` returned for each.
             tau: `Tau`.
             finite: function that returns whether all that the step is made of is finite, a
@@ -32,12 +34,18 @@ class StepMemory:
         averaged = [i for i, solver in enumerate(solvers) if isinstance(solver, Averaged)]
         if not averaged:
             return solvers
-        states = [solvers[i].state() for i in averaged]
-
-        def rows():
-            return [problems[i].fixed().rows() for i in averaged]
-
-        damped = refresh(states, rows, self._step, tau, self._curvatures.memory, finite)
+        problems = [problems[i] for i in averaged]
+        sizes = [rows.features for _, rows in problems]
+        prices = [price.factorized_gram(r, price.typical_count(r)) for _, r in problems]
+        damped = refresh(
+            [solvers[i].state() for i in averaged],
+            turns_of(prices, sizes),
+            lambda i: problems[i][0].fixed().rows(),
+            self._step,
+            tau,
+            self._curvatures.memory,
+            finite,
+        )
         solvers = list(solvers)
         for i, was_damped in zip(averaged, damped):
             solvers[i] = solvers[i].after_refresh(was_damped)

@@ -1,6 +1,7 @@
 """Several workers, a process each, together make the step of the global batch."""
 
 import numpy as np
+import pytest
 from helpers import assert_close_weights, assert_equal_weights
 from scenarios import pythons
 
@@ -18,14 +19,17 @@ workers = strategy.num_replicas_in_sync
 
 import keras, numpy as np
 from helpers import weights_of
-from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp
+from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp, machine
 
-(folder,) = sys.argv[1:]
+folder, refreshes = sys.argv[1:]
+if refreshes == "in turns":
+    # As if the refresh of each layer were a lot of work.
+    object.__setattr__(machine.CPU, "at_once", 1e-9)
 worker = strategy.cluster_resolver.task_id
 L = keras.layers
 random = np.random.default_rng(0)
-x = random.normal(size=(8, 8, 5, 4)).astype("float32")
-y = random.normal(size=(8, 8, 3, 2)).astype("float32")
+x = random.normal(size=(20, 8, 5, 4)).astype("float32")
+y = random.normal(size=(20, 8, 3, 2)).astype("float32")
 
 
 def new():
@@ -33,7 +37,7 @@ def new():
     layers = [L.Dense(6, "tanh"), L.Conv1D(3, 3, activation="tanh"), L.Dense(2)]
     model = keras.Sequential([keras.Input((5, 4)), *layers])
     sgd = keras.optimizers.SGD(0.5, momentum=0.9)
-    optimizer = ProxProp(sgd, memory=CurvatureMemory(layers="all", refresh_every=3))
+    optimizer = ProxProp(sgd, memory=CurvatureMemory(layers="all", refresh_every=4))
     optimizer.build(model.trainable_variables)
     return model, optimizer
 
@@ -58,14 +62,16 @@ with strategy.scope():
 together = train(*made, strategy.run, slice(worker, None, workers), workers)
 np.savez(f"{folder}/alone{worker}.npz", *alone)
 np.savez(f"{folder}/together{worker}.npz", *together)
-print(f"{workers} workers")
+states = made[1]._curvatures._states.values()
+print(workers, "workers,", len({int(state.refreshed.numpy()) for state in states}), "turns")
 """
 
 
-def test_two_workers_make_the_step_of_the_global_batch(tmp_path):
+@pytest.mark.parametrize("refreshes, turns", [("at once", 1), ("in turns", 2)])
+def test_two_workers_make_the_step_of_the_global_batch(tmp_path, refreshes, turns):
     environments = worker_environments(WORKERS)
-    for said in pythons(TRAIN, tmp_path, environments=environments, timeout=400):
-        assert said.strip() == f"{WORKERS} workers"
+    said = pythons(TRAIN, tmp_path, refreshes, environments=environments, timeout=400)
+    assert [each.strip() for each in said] == [f"{WORKERS} workers, {turns} turns"] * WORKERS
     states = {}
     for name in ("alone0", "together0", "together1"):
         with np.load(tmp_path / f"{name}.npz") as file:

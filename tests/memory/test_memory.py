@@ -5,38 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_close, assert_close_weights, weights_of
-from memory_cases import convnet, data, train
+from memory_cases import AveragedReference, convnet, data, train
 
 import keras_proxprop
 from keras_proxprop import CurvatureMemory, ProxProp
 
 L = keras.layers
-FLOOR = 1e-5
-
-
-class AveragedReference:
-    """P = (R Ḡ + I/τ)⁻¹ G in NumPy, float64, with the schedule of refreshes written out."""
-
-    def __init__(self, decay, refresh_every, tau):
-        self.decay, self.every, self.tau = decay, refresh_every, tau
-        self.grams, self.last, self.refreshes = [], None, []
-
-    def direction(self, step, a, gradient):
-        allowed = min(max(step // 4, 1), self.every)
-        if self.last is None or step - self.last >= allowed:
-            age = max(step - (self.last or 0), 1)
-            keep = self.decay ** (age / self.every)
-            self.grams = [(keep * w, g, r) for w, g, r in self.grams]
-            self.grams.append((1 - keep, a.T @ a / len(a), len(a)))
-            self.last = step
-            self.refreshes.append(step)
-            total = sum(w for w, _, _ in self.grams)
-            gram = sum(w * g for w, g, _ in self.grams) / total
-            rows = sum(w * r for w, _, r in self.grams) / total
-            tau = 10 / np.mean(np.diag(rows * gram)) if self.tau == "auto" else self.tau
-            matrix = rows * gram + np.eye(a.shape[1]) / tau
-            self.matrix = matrix + FLOOR * np.diag(np.diag(matrix))
-        return np.linalg.solve(self.matrix, gradient)
 
 
 def jacobian(layer):
@@ -85,7 +59,8 @@ def test_steps_are_those_of_the_averaged_gram_matrix(name, tau, float64):
         y = random.normal(size=layer(x).shape)
         a = rows_of(x).numpy()
         residual = (layer(x).numpy() - y).reshape(-1, y.shape[-1]) * 2 / y.size
-        direction = reference.direction(step, a, a.T @ residual)
+        due = reference.due(step)
+        direction = reference.direction(step, a, a.T @ residual, due)
         split = np.split(direction, [direction.shape[0] - layer.use_bias])
         weights = [w - 0.3 * np.reshape(p, w.shape) for w, p in zip(weights, split)]
         model.train_on_batch(x, y)

@@ -7,7 +7,7 @@ from helpers import assert_equal_weights
 from memory_cases import convnet, data, train
 
 from keras_proxprop import CurvatureMemory, ProxProp, RowAdam
-from keras_proxprop.memory import averaged_gram, averages
+from keras_proxprop.memory import averages, refresh
 from keras_proxprop.xla import traced_once
 
 L = keras.layers
@@ -72,7 +72,7 @@ def test_the_bound_changes_no_step_of_ordinary_training(monkeypatch):
     monkeypatch.setattr(averages, "_LIMIT", np.inf)
     # The trace of before has the bound in it.
     anew = traced_once(averages.averaged.__wrapped__)
-    monkeypatch.setattr(averaged_gram, "averaged", anew)
+    monkeypatch.setattr(refresh, "averaged", anew)
     np.testing.assert_array_equal(losses(None, 1.0), bounded)
     assert np.any(losses(1, 1000.0) != hit)
 
