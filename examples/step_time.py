@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_proxprop
-from keras_proxprop import solvers
+from keras_proxprop import CurvatureMemory, solvers
 from parts.models import (
     mlp,
     mobilenet,
@@ -46,6 +46,7 @@ TASKS = {
     ),
     "mlp64": ("MLP 784-1000³-10", lambda: mlp((784,), 1000, 1000, 1000), (784,), 64),
     "mlp500": ("MLP 784-1000³-10", lambda: mlp((784,), 1000, 1000, 1000), (784,), 500),
+    "mlp4096": ("MLP 784-1000³-10", lambda: mlp((784,), 1000, 1000, 1000), (784,), 4096),
     "convnet64": ("paper's ConvNet", paper_convnet, (32, 32, 3), 64),
     "convnet500": ("paper's ConvNet", paper_convnet, (32, 32, 3), 500),
     "resnet64": ("ResNet-like, 64 channels, 32×32", resnet_like, (32, 32, 3), 64),
@@ -59,6 +60,7 @@ OPTIMIZERS = {
     "muon": lambda: keras.optimizers.Muon(),
     "schedule-free-adam": lambda: keras_proxprop.ScheduleFreeAdam(),
     "proxprop": lambda: keras_proxprop.ProxProp(),
+    "proxprop-memory": lambda: keras_proxprop.ProxProp(memory=CurvatureMemory(layers="all")),
     "proxprop-exact": lambda: keras_proxprop.ProxProp(solver="exact", memory=None),
     "proxprop-cg3": lambda: keras_proxprop.ProxProp(solver=solvers.ConjugateGradient(3)),
 }
