@@ -39,9 +39,9 @@ def turns_of(prices, sizes):
 def refresh(states, turns, rows, step, tau, memory, finite):
     """Makes averages and inverses anew where a refresh is due, and assigns them to variables.
 
-    In one step no more than one turn is refreshed, the one that waits longest. But the first
-    steps, in which as many refreshes are due as there are turns, refresh all, and what is not
-    there yet is made at once.
+    In one step no more than one turn is refreshed, the one that waits longest. But while a
+    refresh is due more often than a round of all turns takes, as in the first dozen steps, a
+    step refreshes all that is due; and what is not there yet is made at once.
 
     Args:
         states: `AveragedGram`s.
