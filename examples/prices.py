@@ -84,7 +84,7 @@ def seconds_once(operations):
 
 
 def choice():
-    """Returns the price of choosing between two forms at run time, of both not traced."""
+    """Returns the price of choosing between two forms at run time, without their trace."""
     x = tf.ones([2, 3])
 
     def chained(choose):

@@ -85,11 +85,18 @@ def written_out():
                 if hasattr(function, "__wrapped__"):
                     plain = function.__wrapped__
                     stack.enter_context(unittest.mock.patch.object(module, name, plain))
-        again = counted("float64", factorization._in_float64)
-        stack.enter_context(unittest.mock.patch.object(factorization, "_in_float64", again))
-        refined = counted("refined", exact._Primal._refined)
-        stack.enter_context(unittest.mock.patch.object(exact._Primal, "_refined", refined))
+        for what, owner, name in (
+            ("float64", factorization, "_in_float64"),
+            ("float64", factorization, "_floored_in_float64"),
+            ("refined", exact._Primal, "_refined"),
+        ):
+            noted = counted(what, getattr(owner, name))
+            stack.enter_context(unittest.mock.patch.object(owner, name, noted))
         yield counts
+
+
+def quantiles(errors):
+    return [f"{np.quantile(errors, share):.1e}" for share in (0.5, 0.9, 1)]
 
 
 def of_steps(cases):
@@ -102,22 +109,13 @@ def of_steps(cases):
             damped += bool(was)
             if not was:
                 errors.append(error(tf.concat(p, axis=0).numpy(), case.expected))
-    shares = [f"{np.quantile(errors, share):.1e}" for share in (0.5, 0.9, 1)]
-    return [*shares, str(counts["refined"]), str(counts["float64"]), str(damped)]
+    return [*quantiles(errors), str(counts["refined"]), str(counts["float64"]), str(damped)]
 
 
 def of_memory(cases):
     """The same of the inverse that memory keeps, as it is made on a GPU without TF32."""
-    moved, errors, again, damped = [], [], 0, 0
-    in_float64 = factorization._floored_in_float64
-
-    def counted(*args):
-        nonlocal again
-        again += 1
-        return in_float64(*args)
-
-    changed = unittest.mock.patch.object(factorization, "_floored_in_float64", counted)
-    with written_out(), machine.used(machine.GPU), changed:
+    moved, errors, damped = [], [], 0
+    with written_out() as counts, machine.used(machine.GPU):
         for case in cases:
             gram, right = case.a.T @ case.a, case.a.T @ case.d
             inverse, was = factorization.floored_inverse(
@@ -132,9 +130,8 @@ def of_memory(cases):
             moved.append(error(floored, case.expected))
             errors.append(error(p, floored))
             damped += bool(was[0])
-    shares = [f"{np.median(moved):.1e}"]
-    shares += [f"{np.quantile(errors, share):.1e}" for share in (0.5, 0.9, 1)]
-    return [*shares, str(again), str(damped)]
+    found = [f"{np.median(moved):.1e}", *quantiles(errors)]
+    return [*found, str(counts["float64"]), str(damped)]
 
 
 def said(value, other):

@@ -1,6 +1,5 @@
 """Problems on which float32 loses much, and their solutions in float64."""
 
-import functools
 import typing
 
 import numpy as np
@@ -59,12 +58,12 @@ class HardRows(typing.NamedTuple):
     Attributes:
         form: of the exact step that solves with them.
         rows: `Rows` in float32.
-        matrix: function that returns the same as a matrix in float64.
+        exact: the same in float64.
     """
 
     form: str
     rows: typing.Any
-    matrix: typing.Callable
+    exact: typing.Any
 
 
 class Problem:
@@ -97,7 +96,7 @@ def problems(kinds=None):
     """
     found = []
     for hard in _hard_rows()[kinds or slice(None)]:
-        a = hard.matrix()
+        a = hard.exact.matrix().with_ones().numpy()
         factors = np.linalg.svd(a, full_matrices=False)
         found += [Problem(hard, a, factors, multiple) for multiple in TAUS]
     return found
@@ -107,20 +106,15 @@ def _hard_rows():
     found = []
     for form, count, inputs in (("primal", 2000, 128), ("dual", 64, 300)):
         for x in dense(count, inputs).values():
-            x = x.astype(np.float32)
-            a = np.column_stack([x.astype(np.float64), np.ones(len(x))])
-            rows = MatrixRows(tf.constant(x), bias=True)
-            found.append(HardRows(form, rows, lambda a=a: a))
+            found.append(_in_both_types(form, x, lambda x: MatrixRows(x, bias=True)))
     window = Windows((5, 5), (1, 1), (1, 1), "same")
     for shape in ((32, 32, 32, 3), (64, 8, 8, 8)):
         for x in images(shape).values():
-            x = x.astype(np.float32)
-            rows = PatchRows(tf.constant(x), window, bias=True)
-            exact = PatchRows(tf.constant(x, tf.float64), window, bias=True)
-            matrix = functools.partial(_written_out, exact)
-            found.append(HardRows("primal", rows, matrix))
+            rows = _in_both_types("primal", x, lambda x: PatchRows(x, window, bias=True))
+            found.append(rows)
     return found
 
 
-def _written_out(rows):
-    return rows.matrix().with_ones().numpy()
+def _in_both_types(form, x, rows):
+    x = tf.constant(x, tf.float32)
+    return HardRows(form, rows(x), rows(tf.cast(x, tf.float64)))

@@ -102,7 +102,7 @@ def refresh(states, turns, rows, step, tau, memory, finite):
 
 
 def _due(ages, at_once, allowed, turns):
-    """Returns which turns are due, a vector.
+    """Returns which turns are due, a vector; where there is one turn, which matrices are.
 
     Args:
         ages: steps since the last refresh of every matrix.
