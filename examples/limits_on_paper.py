@@ -98,9 +98,8 @@ def costs_of_step(model, batch, optimizer):
         members = plan.without_tied(recorder, plan.members(recorder))
         implicit, explicit = Problem.of_step(members)
         own = [of_backpropagation(problem, rows) for problem, rows in implicit + explicit]
-        extra = [
-            beyond(problem, rows, plan.solver(problem, rows)) for problem, rows in implicit
-        ]
+        solvers = plan.solvers(implicit)
+        extra = [beyond(*each, solver) for each, solver in zip(implicit, solvers)]
         return sum(own, Cost()), extra
 
     with machine.used(machine.GPU):

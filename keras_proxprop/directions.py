@@ -61,7 +61,7 @@ def replace_by_directions(found, members, d, plan, tau, loss, observer=None):
         return all_finite([part for part in made_of if tf.is_tensor(part)])
 
     of_step = sizes_of_step(implicit + explicit)
-    for (problem, rows), solver in zip(implicit, plan.solvers(implicit, tau, finite)):
+    for (problem, rows), solver in zip(implicit, plan.refreshed(implicit, tau, finite)):
         if observer is not None:
             solver = observer.observe(problem, rows, solver)
         solve(problem, rows, solver, rest)

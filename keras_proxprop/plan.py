@@ -115,22 +115,28 @@ class Plan:
             found.append(member)
         return found
 
-    def solver(self, problem, rows):
-        """Returns the solver of a problem of implicit steps."""
-        if self._memory is None:
-            return self._solver
-        return self._memory.solver(problem, rows, self._solver)
+    def solvers(self, problems, for_good=False):
+        """Returns the solver of every problem.
 
-    def solvers(self, problems, tau, finite):
+        Args:
+            problems: list of all `Problem`s of implicit steps, each with its `Rows`.
+            for_good: whether a step is made with these: then which problems have memory is
+                settled. Defaults to `False`.
+        """
+        if self._memory is None:
+            return [self._solver for _ in problems]
+        return self._memory.solvers(problems, self._solver, for_good)
+
+    def refreshed(self, problems, tau, finite):
         """Returns the solver of every problem of a step, and has memory refresh what is due.
 
         Args:
-            problems: list of `Problem`s of implicit steps, each with its `Rows`.
+            problems: as in `solvers`.
             tau: `Tau`.
             finite: function that returns whether all that the step is made of is finite, a
                 boolean tensor.
         """
-        solvers = [self.solver(problem, rows) for problem, rows in problems]
+        solvers = self.solvers(problems, for_good=True)
         if self._memory is None:
             return solvers
         return self._memory.refreshed(problems, solvers, tau, finite)

@@ -45,6 +45,12 @@ def _number():
     return 1 if context is None else context.num_replicas_in_sync
 
 
+def on_several_workers(strategy):
+    """Returns whether some replicas of a `tf.distribute.Strategy` are in other processes."""
+    number = strategy.num_replicas_in_sync
+    return number > 1 and len(strategy.extended.worker_devices) < number
+
+
 def total(values):
     """Returns the sum of a tensor, or of every tensor in a list, over all replicas."""
     if in_sync() == 1:

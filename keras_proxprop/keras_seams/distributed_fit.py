@@ -1,5 +1,6 @@
 """Mends Keras's `fit` for replicas that have unequal parts of the first batch, are spread
-over several workers, or accumulate gradients. There `fit` fails with any optimizer.
+over several workers, or accumulate gradients. There `fit` fails with any optimizer. And `fit`
+tells a `ProxProp` the batch size.
 """
 
 import functools
@@ -9,6 +10,7 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import trainer as of_keras
 from keras.src.optimizers import base_optimizer
 
+from keras_proxprop.keras_seams.batch_size import batch_size_of
 from keras_proxprop.keras_seams.replica_branches import cond_around_replicas
 
 
@@ -45,13 +47,17 @@ def install():
     @functools.wraps(build)
     def build_from_own_part(self, iterator=None, data_batch=None):
         """Builds the model from one replica's part of the first batch. Keras adds up the parts
-        of all, which have different sizes, and are not all on this worker."""
+        of all, which have different sizes, and are not all on this worker. And the optimizer
+        is told the batch size."""
         # Imported here, since the optimizer's module imports this one.
         from keras_proxprop.optimizers.finding import find_proxprop
 
-        compiled = find_proxprop(getattr(self, "optimizer", None)) is not None
+        proxprop = find_proxprop(getattr(self, "optimizer", None))
+        compiled = proxprop is not None
         if compiled:
             check_strategy(self.distribute_strategy)
+            if proxprop._curvatures:
+                proxprop._curvatures.expect(batch_size_of(iterator, data_batch))
         if iterator is not None and self._distribute_strategy is not None and compiled:
             results = self._distribute_strategy.experimental_local_results
             # Before the batches come one or two step numbers, depending on Keras's version.

@@ -51,10 +51,9 @@ class Averaged(Solver):
         # The inverse is sent, too: one replica makes it for all.
         return 2 * rows.triangles / self._refresh_every
 
-    def pays(self, rows, columns):
-        """Returns whether this costs less than what `own` would do."""
-        # Whether there is a state must be known at trace time, for good: at any batch size.
-        count = price.typical_count(rows)
+    def pays(self, rows, columns, batch_size):
+        """Returns whether this costs less than what `own` would do, at a batch size."""
+        count = batch_size * rows.per_item
         prices = [solver.prices(rows, columns, count).values() for solver in (self, self._own)]
         return min(prices[0]) < min(prices[1])
 

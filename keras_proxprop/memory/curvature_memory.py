@@ -7,6 +7,7 @@ import keras
 from keras_proxprop.arguments import check_choice, check_whole
 from keras_proxprop.has_config import HasConfig
 from keras_proxprop.memory.averaged_gram import Averaged
+from keras_proxprop.solvers import price
 from keras_proxprop.solvers.auto import Auto
 
 
@@ -39,9 +40,11 @@ class CurvatureMemory(HasConfig):
             Defaults to `0.9`.
         refresh_every: int, steps from one refresh to the next. Defaults to `100`.
         layers: "auto" (default): those layers whose step is cheaper with memory than with
-            the batch's own Gram matrix, by the count that `summary` prints, at a batch size
-            of 64: convolutions, what runs along sequences, and on a GPU most Dense layers;
-            "all": all layers that have a Gram matrix.
+            the batch's own Gram matrix, by the count that `summary` prints: convolutions, what
+            runs along sequences, Dense layers where a batch is about as large as their inputs
+            are wide, and on a GPU most Dense layers. They are chosen once, in the first
+            training step, for its batch size; for 64 where that is smaller, or not known
+            beforehand; "all": all layers that have a Gram matrix.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -74,7 +77,7 @@ class CurvatureMemory(HasConfig):
             "layers": self.layers,
         }
 
-    def solver(self, rows, columns, solver, state=None):
+    def solver(self, rows, columns, solver, state=None, batch_size=price.TYPICAL):
         """Returns the solver for layers with these rows: `solver`, or an `Averaged`.
 
         Args:
@@ -82,11 +85,14 @@ class CurvatureMemory(HasConfig):
             columns: number of output columns.
             solver: `Solver` that solves with the batch's own rows.
             state: function that returns the `AveragedGram` to use; `None` to only `choose`.
+            batch_size: the batch size for which to choose.
         """
         averaged = Averaged(solver, self.refresh_every, state)
         if rows.closed_form or not rows.can_average:
             return solver
-        return averaged if self.layers == "all" or averaged.pays(rows, columns) else solver
+        if self.layers == "all" or averaged.pays(rows, columns, batch_size):
+            return averaged
+        return solver
 
 
 def check_memory(memory, solver):

@@ -7,13 +7,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop import machine
+from keras_proxprop import machine, replicas
 from keras_proxprop.keras_seams.scratch import elsewhere
 from keras_proxprop.memory.averaged_gram import KEPT, AveragedGram
+from keras_proxprop.solvers import price
 from keras_proxprop.weights import weight_key
 
-# Whether it was a GPU for which the problems with memory were chosen, beside what is saved.
+# For what it was chosen which problems have memory, beside what is saved: whether it was a
+# GPU, and the batch size.
 _ON_GPU = "curvature_on_gpu"
+_BATCH_SIZE = "curvature_batch_size"
 
 
 class Curvatures:
@@ -38,9 +41,42 @@ class Curvatures:
         # The machine for which a loaded state was made: with another one's choice of problems
         # a state of the right shape could be another problem's.
         self._machine = None
+        # The batch size for which the problems with memory were chosen, once a step was made:
+        # what is kept of them is made once.
+        self._chosen_for = None
+        # That of the training that begins.
+        self._expected = None
 
-    def solver(self, problem, rows, solver):
-        """Returns what solves `problem`: `solver`, or an `Averaged`."""
+    def expect(self, batch_size):
+        """Notes the batch size of the training that begins, `None` where it is not known."""
+        self._expected = batch_size
+
+    def solvers(self, problems, solver, for_good):
+        """Returns what solves every problem: `solver`, or an `Averaged`.
+
+        Args:
+            problems: list of all `Problem`s of implicit steps, each with its `Rows`.
+            solver: `Solver` of problems without memory.
+            for_good: whether from now on the same problems have memory.
+        """
+        batch_size = self._chosen_for or self._batch_size([rows for _, rows in problems])
+        if for_good:
+            self._chosen_for = batch_size
+        return [self._solver(*each, solver, batch_size) for each in problems]
+
+    def _batch_size(self, rows):
+        """Returns the batch size for which to choose. It is `price.TYPICAL` where it is not
+        known, not the same on all workers, or that of replicas which are apart."""
+        known = self._expected
+        if replicas.in_sync() * replicas.parts() == 1:
+            items = [r.count // r.per_item for r in rows if not tf.is_tensor(r.count)]
+            known = int(min(items)) if items else known
+        if self._synchronization == "on_read" or replicas.on_several_workers(self._strategy):
+            known = None
+        # Below that the choice at run time is among the batch's own forms.
+        return max(known or 0, price.TYPICAL)
+
+    def _solver(self, problem, rows, solver, batch_size):
         key = weight_key(problem.members[0].weights[0]), rows.features, rows.groups
 
         def state():
@@ -49,7 +85,7 @@ class Curvatures:
             return self._states[key]
 
         with machine.used(self._machine or machine.in_force()):
-            return self.memory.solver(rows, problem.columns, solver, state)
+            return self.memory.solver(rows, problem.columns, solver, state, batch_size)
 
     def _next(self, rows):
         """Returns what is kept of a problem that is met for the first time."""
@@ -108,9 +144,13 @@ class Curvatures:
         return {**named, **self.made_for()}
 
     def made_for(self):
-        """Returns what is saved besides variables, if there are any: for which machine."""
+        """Returns what is saved besides variables, if there are any: for what they were
+        chosen."""
+        if not self._saveable:
+            return {}
         made_for = self._machine or machine.of_device(None, self._strategy)
-        return {_ON_GPU: np.array(made_for is machine.GPU)} if self._saveable else {}
+        batch_size = self._chosen_for or price.TYPICAL
+        return {_ON_GPU: np.array(made_for is machine.GPU), _BATCH_SIZE: np.array(batch_size)}
 
     @staticmethod
     def named(arrays):
@@ -126,6 +166,7 @@ class Curvatures:
         """
         if _ON_GPU in saved:
             self._machine = machine.GPU if saved[_ON_GPU] else machine.CPU
+            self._chosen_for = int(saved.get(_BATCH_SIZE, price.TYPICAL))
         for i in range(len(saved) // len(KEPT)):
             arrays = [saved[f"curvature_{i}_{name}"] for name in KEPT]
             if i == len(self._saveable):

@@ -19,14 +19,14 @@ class StepMemory:
     def __init__(self, curvatures, step):
         self._curvatures = curvatures
         self._step = tf.cast(step, tf.int64)
-        self.solver = curvatures.solver
+        self.solvers = curvatures.solvers
 
     def refreshed(self, problems, solvers, tau, finite):
         """Returns the solvers of a step's problems, after a refresh of memory if one is due.
 
         Args:
             problems: list of `Problem`s, each with its `Rows`.
-            solvers: what `solver` returned for each.
+            solvers: what `solvers` returned.
             tau: `Tau`.
             finite: function that returns whether all that the step is made of is finite, a
                 boolean tensor. Otherwise memory stays what it was.

@@ -208,12 +208,13 @@ def _member_reports(plan, recorder, proxprop, batch_known, replicas):
     implicit, explicit = Problem.of_step(members)
     problems = implicit + explicit
     of_step = sizes_of_step(problems)
-    for problem, rows in problems:
-        solver, why = plan.solver(problem, rows), problem.members[0].why
-        form, extra = solver.choice(rows, problem.columns, batch_known)
-        sent = 0
-        if replicas > 1 and why is None and proxprop.cross_replica == "exact":
-            sent = solver.traffic(rows, problem.columns, batch_known) * rows.dtype.size
+    solvers = plan.solvers(implicit) + [None for _ in explicit]
+    for (problem, rows), solver in zip(problems, solvers):
+        why, sent = problem.members[0].why, 0
+        if solver is not None:
+            form, extra = solver.choice(rows, problem.columns, batch_known)
+            if replicas > 1 and proxprop.cross_replica == "exact":
+                sent = solver.traffic(rows, problem.columns, batch_known) * rows.dtype.size
         for member in problem.members:
             columns, layer = member.block.columns, member.block.reported_as
             own = {"backpropagation": backpropagation(rows, columns, rows.count)}
@@ -224,7 +225,7 @@ def _member_reports(plan, recorder, proxprop, batch_known, replicas):
                 # Outside of the graph that the layers are recorded in.
                 with tf.init_scope():
                     own["rate"] = float(optimizer.factor(size, variable))
-            if why is None:
+            if solver is not None:
                 # Layers that share a Gram matrix share its price.
                 own |= {"row_count": rows.count, "features": rows.features, "solver": form}
                 own["extra"] = extra * columns / problem.columns

@@ -15,7 +15,7 @@ _OPERATIONS = {"explicit": 3, "closed": 3, "memory": 8, "primal": 25, "dual": 25
 # Where the batch size is unknown at trace time: the batch sizes that a choice must suit, and
 # the one that decides if the choice cannot be made at run time.
 _BATCH_SIZES = (1, 8, 32, 64, 128, 512, 2048, 8192, 32768)
-_TYPICAL = 64
+TYPICAL = 64
 
 
 def backpropagation(rows, columns, count):
@@ -79,7 +79,7 @@ def closed(rows, columns):
 
 def typical_count(rows):
     """Returns the number of rows at a typical batch size."""
-    return _TYPICAL * rows.per_item
+    return TYPICAL * rows.per_item
 
 
 def known_count(rows):

@@ -1,0 +1,222 @@
+"""Which layers have memory is chosen for the batch size of the first training, and kept."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import assert_close_weights
+
+import keras_proxprop
+from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp
+from keras_proxprop.memory.averaged_gram import KEPT
+from keras_proxprop.rows.matrix import MatrixRows
+from keras_proxprop.solvers.auto import Auto
+
+L = keras.layers
+LARGE = 512
+FEATURES, ROWS = 40, 2 * LARGE
+random = np.random.default_rng(0)
+X = random.normal(size=(ROWS, FEATURES)).astype("float32")
+Y = random.normal(size=(ROWS, 1)).astype("float32")
+
+
+def net(optimizer=None):
+    keras.utils.set_random_seed(0)
+    layers = [L.Dense(200, activation="tanh") for _ in range(3)]
+    model = keras.Sequential([keras.Input((FEATURES,)), *layers, L.Dense(1)])
+    model.compile(optimizer or ProxProp(), "mse", jit_compile=False)
+    return model
+
+
+def with_memory(model):
+    """Returns how many problems have memory."""
+    proxprop = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    proxprop = proxprop if isinstance(proxprop, ProxProp) else model.optimizer
+    return len(proxprop._curvatures.variables) // len(KEPT)
+
+
+def forms(model, batch_size=None):
+    layers = keras_proxprop.summary(model, batch_size, print_fn=lambda line: None)
+    return [layer.solver for layer in layers]
+
+
+def dataset(batch_size, **arguments):
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(batch_size, **arguments)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, batch_size):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def __len__(self):
+        return ROWS // self.batch_size
+
+    def __getitem__(self, i):
+        own = slice(i * self.batch_size, (i + 1) * self.batch_size)
+        return X[own], Y[own]
+
+
+class Unsized(Batches):
+    def __init__(self, batch_size):
+        super().__init__(batch_size)
+        self._batch_size, self.batch_size = batch_size, None
+
+    def __len__(self):
+        return ROWS // self._batch_size
+
+    def __getitem__(self, i):
+        own = slice(i * self._batch_size, (i + 1) * self._batch_size)
+        return X[own], Y[own]
+
+
+def generator(size):
+    return ((X[i : i + size], Y[i : i + size]) for i in range(0, ROWS, size))
+
+
+def fed(data):
+    return lambda model, size: model.fit(data(size), verbose=0)
+
+
+def in_own_loop(traced):
+    def train(model, size):
+        def step(x, y):
+            with ImplicitGradientTape(model, **model.optimizer.step_arguments()) as tape:
+                loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+            weights = model.trainable_weights
+            model.optimizer.apply(tape.gradient(loss, weights), weights)
+
+        step = tf.function(step) if traced else step
+        for x, y in dataset(size):
+            step(x, y)
+
+    return train
+
+
+WAYS = {
+    "arrays": lambda model, size: model.fit(X, Y, batch_size=size, verbose=0),
+    "train_on_batch": lambda model, size: model.train_on_batch(X[:size], Y[:size]),
+    "dataset": fed(dataset),
+    "pipeline": fed(lambda n: dataset(n).shuffle(4).map(lambda *xy: xy).cache().prefetch(2)),
+    "equal batches": fed(lambda n: dataset(n, drop_remainder=True)),
+    "batches of batches": fed(lambda n: dataset(2 * n).unbatch().batch(n).repeat(1)),
+    "zipped": fed(lambda n: tf.data.Dataset.zip((dataset(n), dataset(n))).map(lambda a, b: a)),
+    "class weights": lambda model, size: model.fit(
+        dataset(size).map(lambda x, y: (x, tf.zeros_like(y, "int32"))),
+        class_weight={0: 1.0},
+        verbose=0,
+    ),
+    "generator": fed(generator),
+    "PyDataset": fed(Batches),
+    "own loop": in_own_loop(False),
+    "own tf.function": in_own_loop(True),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size, number", [(64, 1), (LARGE, 3)])
+def test_it_is_chosen_as_the_summary_says_at_this_batch_size(way, size, number):
+    model = net()
+    said = forms(model, size)
+    with warnings.catch_warnings():
+        # Of Keras: that it does not shuffle.
+        warnings.simplefilter("ignore")
+        WAYS[way](model, size)
+    assert with_memory(model) == said.count("memory/100") == number
+    # Now it says what is done, whatever it is asked for.
+    for other in (None, 64, LARGE):
+        assert [form == "memory/100" for form in forms(model, other)] == [
+            form == "memory/100" for form in said
+        ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Unsized,
+        lambda n: dataset(n).unbatch().batch(8).flat_map(lambda *xy: dataset(n)),
+        lambda n: dataset(n).ragged_batch(1).unbatch(),
+    ],
+    ids=["PyDataset", "flat_map", "unbatch"],
+)
+def test_it_is_chosen_for_64_where_no_batch_size_is_known(data):
+    model = net()
+    model.fit(data(LARGE), steps_per_epoch=2, verbose=0)
+    assert with_memory(model) == 1
+
+
+def test_it_is_chosen_once():
+    model = net()
+    # This is no training.
+    model.evaluate(X, Y, batch_size=LARGE, verbose=0)
+    model.predict(X, batch_size=LARGE, verbose=0)
+    forms(model, LARGE)
+    model.fit(X[:128], Y[:128], batch_size=32, validation_data=(X, Y), verbose=0)
+    model.fit(X, Y, batch_size=LARGE, verbose=0)
+    assert with_memory(model) == 1
+    # A large batch is solved as it was before.
+    model.compile(ProxProp(), "mse", jit_compile=False)
+    model.fit(X, Y, batch_size=LARGE, verbose=0)
+    model.fit(X[:32], Y[:32], batch_size=32, verbose=0)
+    assert with_memory(model) == 3
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["alone", "with loss scale"])
+@pytest.mark.parametrize("way", ["keras", "weights", "checkpoint"])
+def test_a_saved_choice_is_kept(way, scaled, tmp_path):
+    def new():
+        return net(keras.optimizers.LossScaleOptimizer(ProxProp()) if scaled else None)
+
+    model = new()
+    model.fit(X, Y, batch_size=LARGE, shuffle=False, verbose=0)
+    if way == "keras":
+        model.save(tmp_path / "m.keras")
+        other = keras.models.load_model(tmp_path / "m.keras")
+    else:
+        other = new()
+        other.optimizer.build(other.trainable_variables)
+        if way == "weights":
+            model.save_weights(tmp_path / "m.weights.h5")
+            other.load_weights(tmp_path / "m.weights.h5")
+        else:
+            path = tf.train.Checkpoint(model=model, o=model.optimizer).save(tmp_path / "c")
+            tf.train.Checkpoint(model=other, o=other.optimizer).restore(path)
+    for each in (model, other):
+        each.fit(X[:64], Y[:64], batch_size=64, shuffle=False, verbose=0)
+    assert with_memory(other) == with_memory(model) == 3
+    assert_close_weights(other.get_weights(), model.get_weights(), 1e-6)
+
+
+def test_a_state_that_was_saved_without_the_choice_was_chosen_for_64():
+    model, other, store = net(), net(), {}
+    model.fit(X[:64], Y[:64], batch_size=64, verbose=0)
+    model.optimizer.save_own_variables(store)
+    assert store.pop("curvature_batch_size") == 64
+    other.optimizer.build(other.trainable_variables)
+    other.optimizer.load_own_variables(store)
+    other.fit(X, Y, batch_size=LARGE, verbose=0)
+    assert with_memory(other) == 1
+
+
+def multiply_adds(count, features, columns):
+    """Returns what a step adds to backpropagation on a CPU: of the batch's own forms, and of
+    memory."""
+    primal = count * features**2 + 4 * features**3 + features**2 * columns
+    dual = count**2 * features + 4 * count**3 + count**2 * min(columns, features)
+    own = min(primal, dual, 30 * 3 * count * features * columns)
+    refresh = (count * features**2 + 4 * features**3) / 100
+    return own, min(features**2 * columns, count * features**2) + refresh
+
+
+def test_memory_pays_by_the_count_of_multiply_adds_at_this_batch_size():
+    random, paid = np.random.default_rng(3), []
+    for _ in range(200):
+        count, features, columns = (int(2 ** random.uniform(4, 12)) for _ in range(3))
+        rows = MatrixRows(tf.zeros([count, features]), False)
+        own, memory = multiply_adds(count, features, columns)
+        solver = CurvatureMemory().solver(rows, columns, Auto(), batch_size=count)
+        paid.append(memory < own)
+        assert isinstance(solver, Auto) != paid[-1], (count, features, columns)
+    assert 20 < sum(paid) < 180
