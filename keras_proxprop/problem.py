@@ -10,6 +10,7 @@ from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.rows.stacked import stack
 
 FINAL = "final layer"
+_TENSORS = tf.Tensor, tf.SparseTensor, tf.RaggedTensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +113,12 @@ class Problem:
         first = self.members[0]
         uses = (dataclasses.replace(u, inputs=solution.fixed(u.inputs)) for u in first.uses)
         return Problem([dataclasses.replace(first, uses=tuple(uses))])
+
+    @property
+    def batch_size(self):
+        """The number of items in the batch, `None` where it is not known at trace time."""
+        shapes = [x.shape for x in tf.nest.flatten(self.inputs) if isinstance(x, _TENSORS)]
+        return shapes[0][0] if shapes and shapes[0].rank else None
 
     @property
     def columns(self):

@@ -54,6 +54,13 @@ MUTATIONS_OF_STEPS = [
         "test_turns.py refreshed_in_turn[graph]",
     ),
     Mutation(
+        "memory that is chosen anew for every batch size",
+        "memory/state.py",
+        "        if for_good:\n",
+        "        if False:\n",
+        "test_chosen_for_batches.py chosen_once",
+    ),
+    Mutation(
         "memory that is not saved",
         "optimizers/wrapper.py",
         "store[name] = array",

@@ -36,8 +36,8 @@ def batch_size_of(iterator, data_batch):
 
 
 def _items(batch):
-    arrays = [x for x in keras.tree.flatten(batch) if getattr(x, "shape", None)]
-    return arrays[0].shape[0] if arrays else None
+    shapes = [tf.TensorShape(getattr(x, "shape", ())) for x in keras.tree.flatten(batch)]
+    return next((shape[0] for shape in shapes if shape.rank), None)
 
 
 def _of_dataset(dataset):

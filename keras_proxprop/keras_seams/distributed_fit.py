@@ -56,8 +56,8 @@ def install():
         compiled = proxprop is not None
         if compiled:
             check_strategy(self.distribute_strategy)
-            if proxprop._curvatures:
-                proxprop._curvatures.expect(batch_size_of(iterator, data_batch))
+            if curvatures := getattr(proxprop, "_curvatures", None):
+                curvatures.expect(batch_size_of(iterator, data_batch))
         if iterator is not None and self._distribute_strategy is not None and compiled:
             results = self._distribute_strategy.experimental_local_results
             # Before the batches come one or two step numbers, depending on Keras's version.

@@ -59,18 +59,18 @@ class Curvatures:
             solver: `Solver` of problems without memory.
             for_good: whether from now on the same problems have memory.
         """
-        batch_size = self._chosen_for or self._batch_size([rows for _, rows in problems])
+        batch_size = self._chosen_for or self._batch_size(problems)
         if for_good:
             self._chosen_for = batch_size
         return [self._solver(*each, solver, batch_size) for each in problems]
 
-    def _batch_size(self, rows):
+    def _batch_size(self, problems):
         """Returns the batch size for which to choose. It is `price.TYPICAL` where it is not
         known, not the same on all workers, or that of replicas which are apart."""
         known = self._expected
         if replicas.in_sync() * replicas.parts() == 1:
-            items = [r.count // r.per_item for r in rows if not tf.is_tensor(r.count)]
-            known = int(min(items)) if items else known
+            sizes = [problem.batch_size for problem, _ in problems]
+            known = min((size for size in sizes if size is not None), default=known)
         if self._synchronization == "on_read" or replicas.on_several_workers(self._strategy):
             known = None
         # Below that the choice at run time is among the batch's own forms.

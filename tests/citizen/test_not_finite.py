@@ -67,7 +67,9 @@ def assert_unchanged(model, before):
     scale = ("step_counter", "dynamic_scale")
     for key in (key for key in state if not key.endswith(scale)):
         np.testing.assert_array_equal(found[key], state[key], err_msg=key)
-    assert {k for k in found if np.any(found[k])} <= set(state)
+    # What memory was chosen for is settled, though nothing is kept yet.
+    new = {key for key in found if np.any(found[key])} - {"curvature_batch_size"}
+    assert new <= set(state)
 
 
 def snapshot(model):
