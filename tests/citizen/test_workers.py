@@ -19,7 +19,7 @@ workers = strategy.num_replicas_in_sync
 
 import keras, numpy as np
 from helpers import weights_of
-from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp, machine
+from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp, machine, replicas
 
 folder, refreshes = sys.argv[1:]
 if refreshes == "in turns":
@@ -63,7 +63,8 @@ together = train(*made, strategy.run, slice(worker, None, workers), workers)
 np.savez(f"{folder}/alone{worker}.npz", *alone)
 np.savez(f"{folder}/together{worker}.npz", *together)
 states = made[1]._curvatures._states.values()
-print(workers, "workers,", len({int(state.refreshed.numpy()) for state in states}), "turns")
+turns = len({int(state.refreshed.numpy()) for state in states})
+print(workers, "workers,", turns, "turns,", replicas.on_several_workers(strategy))
 """
 
 
@@ -71,7 +72,7 @@ print(workers, "workers,", len({int(state.refreshed.numpy()) for state in states
 def test_two_workers_make_the_step_of_the_global_batch(tmp_path, refreshes, turns):
     environments = worker_environments(WORKERS)
     said = pythons(TRAIN, tmp_path, refreshes, environments=environments, timeout=400)
-    assert [each.strip() for each in said] == [f"{WORKERS} workers, {turns} turns"] * WORKERS
+    assert [each.strip() for each in said] == [f"{WORKERS} workers, {turns} turns, True"] * WORKERS
     states = {}
     for name in ("alone0", "together0", "together1"):
         with np.load(tmp_path / f"{name}.npz") as file:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from helpers import assert_close_weights
 
 import keras_proxprop
-from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp
+from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp, replicas
 from keras_proxprop.memory.averaged_gram import KEPT
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.solvers.auto import Auto
@@ -144,6 +144,14 @@ def test_it_is_chosen_as_the_summary_says_at_this_batch_size(way, size, number):
 def test_it_is_chosen_for_64_where_no_batch_size_is_known(data):
     model = net()
     model.fit(data(LARGE), steps_per_epoch=2, verbose=0)
+    assert with_memory(model) == 1
+
+
+def test_it_is_chosen_for_64_where_workers_may_know_different_batch_sizes(monkeypatch):
+    model = net()
+    monkeypatch.setattr(replicas, "on_several_workers", lambda strategy: True)
+    assert forms(model, LARGE).count("memory/100") == 1
+    model.fit(X, Y, batch_size=LARGE, verbose=0)
     assert with_memory(model) == 1
 
 
