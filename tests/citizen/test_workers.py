@@ -72,7 +72,8 @@ print(workers, "workers,", turns, "turns,", replicas.on_several_workers(strategy
 def test_two_workers_make_the_step_of_the_global_batch(tmp_path, refreshes, turns):
     environments = worker_environments(WORKERS)
     said = pythons(TRAIN, tmp_path, refreshes, environments=environments, timeout=400)
-    assert [each.strip() for each in said] == [f"{WORKERS} workers, {turns} turns, True"] * WORKERS
+    expected = f"{WORKERS} workers, {turns} turns, True"
+    assert [each.strip() for each in said] == [expected] * WORKERS
     states = {}
     for name in ("alone0", "together0", "together1"):
         with np.load(tmp_path / f"{name}.npz") as file:
