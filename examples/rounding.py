@@ -57,7 +57,9 @@ def changes():
     }
     memory = {
         (factorization, "_FLOOR"): [1e-7, 1e-6, 1e-4],
-        (factorization, "_CONDITION"): [factorization._CONDITION * f for f in (0.1, 10, 100)],
+        (factorization, "_IN_FLOAT32"): [
+            factorization._IN_FLOAT32 * f for f in (0.1, 10, 100)
+        ],
     }
     return step, memory
 
@@ -87,7 +89,7 @@ def written_out():
                     stack.enter_context(unittest.mock.patch.object(module, name, plain))
         for what, owner, name in (
             ("float64", factorization, "_in_float64"),
-            ("float64", factorization, "_floored_in_float64"),
+            ("float64", factorization, "_called_in_float64"),
             ("refined", exact._Primal, "_refined"),
         ):
             noted = counted(what, getattr(owner, name))

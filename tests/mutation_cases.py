@@ -215,9 +215,9 @@ MUTATIONS = [
     Mutation(
         "inverses in float32 whatever they amplify",
         "solvers/factorization.py",
-        "factor, trusted = inverse_factor(gram, shift, _FLOOR, large, _CONDITION)",
+        "factor, trusted = inverse_factor(gram, shift, _FLOOR, large, _IN_FLOAT32)",
         "factor, trusted = inverse_factor(gram, shift, _FLOOR, large, 1e9)",
-        "test_inverses_on_a_gpu.py float64",
+        "test_inverses_in_float32.py float64",
     ),
     Mutation(
         "an inverse without the part of its factor below the halves",

@@ -1,4 +1,5 @@
-"""On a GPU, inverses that memory keeps are made in float32 wherever that suffices."""
+"""Inverses that memory keeps are made in float32 where that suffices, if they are large or on
+a GPU."""
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from keras_proxprop.solvers import factorization
 FLOOR = 1e-5
 
 
-def gram(kind, n, seed=0):
-    """Returns the Gram matrix of more rows than features, all of float32's numbers."""
+def rows(kind, n, seed=0):
+    """Returns more rows than features, all of float32's numbers."""
     random = np.random.default_rng([seed, n])
     a = random.normal(size=[4 * n, n])
     if kind == "positive":
@@ -24,7 +25,11 @@ def gram(kind, n, seed=0):
         a[:, 1] = a[:, 0]
     if kind == "scales":
         a *= np.logspace(-3, 3, n)
-    a = np.float64(np.float32(a))
+    return np.float64(np.float32(a))
+
+
+def gram(kind, n):
+    a = rows(kind, n)
     return a.T @ a
 
 
@@ -34,23 +39,29 @@ def expected(matrix, shift):
 
 
 @pytest.fixture
-def on_a_gpu(monkeypatch):
-    """Products are in TF32, and the list has an entry for each stack inverted in float64."""
-    monkeypatch.setattr(machine, "in_force", lambda: machine.GPU)
-    found, original = [], factorization._floored_in_float64
+def in_float64(monkeypatch):
+    """A list that gets an entry for each stack that float32 does not suffice for."""
+    found, original = [], factorization._called_in_float64
 
     def noted(*args):
         tf.py_function(lambda: found.append(1), [], [])
         return original(*args)
 
-    monkeypatch.setattr(factorization, "_floored_in_float64", noted)
+    monkeypatch.setattr(factorization, "_called_in_float64", noted)
+    return found
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch, in_float64):
+    """The same list. Products are in TF32."""
+    monkeypatch.setattr(machine, "in_force", lambda: machine.GPU)
     with emulated():
-        yield found
+        yield in_float64
 
 
-def inverse(matrices, shift):
+def inverse(matrices, shift, large=False):
     found = tf.function(factorization.floored_inverse, autograph=False)
-    return found(tf.constant(matrices, tf.float32), tf.constant(shift, tf.float32), 0)
+    return found(tf.constant(matrices, tf.float32), tf.constant(shift, tf.float32), large)
 
 
 @pytest.mark.parametrize("n", [1, 7, 65, 200])
@@ -86,16 +97,27 @@ def test_one_matrix_of_a_stack_is_enough_for_float64(on_a_gpu):
     assert len(on_a_gpu) == 1
 
 
-def test_on_other_machines_inverses_are_made_in_float64(monkeypatch):
+def test_elsewhere_small_ones_are_made_in_float64():
     matrix = gram("alike", 30)
     found, _ = inverse(matrix[None], 1.0)
     assert_close(found[0], expected(matrix, 1.0), 1e-6)
 
 
+@pytest.mark.parametrize("kind", ["normal", "positive", "alike", "scales", "equal"])
+def test_elsewhere_large_ones_are_made_in_float32_where_that_suffices(kind, in_float64):
+    a = rows(kind, 520)
+    shift = 1e-3 if kind == "equal" else 0.1 * np.mean(a**2) * len(a)
+    own, damped = inverse((a.T @ a)[None], shift, large=True)
+    right = a.T @ np.random.default_rng(1).normal(size=[len(a), 3])
+    assert_close(np.float64(own[0]) @ right, expected(a.T @ a, shift) @ right, 1e-4)
+    assert not damped[0]
+    assert len(in_float64) == (kind == "equal")
+
+
 def test_a_gpu_halves_no_matrix(on_a_gpu):
     graph = (
         tf.function(factorization.floored_inverse, autograph=False)
-        .get_concrete_function(tf.TensorSpec([1, 300, 300]), tf.TensorSpec([]), 0)
+        .get_concrete_function(tf.TensorSpec([1, 300, 300]), tf.TensorSpec([]), False)
         .graph
     )
     types = [op.type for op in graph.get_operations()]
