@@ -33,6 +33,8 @@ from parts.models import digits_cnn, mlp, mobilenet, paper_convnet, small_vit
 # name: (what it is, its model, input shape)
 NETS = {
     "mlp": ("small MLP, 64-64-64-10", lambda: mlp((64,), 64, 64), (64,)),
+    "mlp256": ("MLP 784-256³-10, batch 512", lambda: mlp((784,), 256, 256, 256), (784,)),
+    "mlp500": ("MLP 784-1000³-10, batch 500", lambda: mlp((784,), 1000, 1000, 1000), (784,)),
     "digits": ("digits CNN", digits_cnn, (8, 8, 1)),
     "convnet": ("paper's ConvNet", paper_convnet, (32, 32, 3)),
     "vit": ("small ViT", lambda: small_vit((28, 28, 1)), (28, 28, 1)),
@@ -57,7 +59,7 @@ OPTIMIZERS = {
     "ProxProp()": keras_proxprop.ProxProp,
     "memory=None": lambda: keras_proxprop.ProxProp(memory=None),
 }
-BATCH = 64
+BATCH, BATCHES = 64, {"mlp256": 512, "mlp500": 500}
 KEYS = ("net", "metrics", "steps", "turn", "optimizer")
 
 
@@ -77,14 +79,15 @@ def measure(net, optimizer, metrics, steps):
     _, make, shape = NETS[net]
     keras.utils.set_random_seed(0)
     model, random = make(), np.random.default_rng(0)
-    x = random.random((steps * BATCH, *shape), dtype="float32")
+    batch_size = BATCHES.get(net, BATCH)
+    x = random.random((steps * batch_size, *shape), dtype="float32")
     y = random.integers(0, 10, len(x))
     clock = Clock()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
         OPTIMIZERS[optimizer](), loss, metrics=["accuracy"] * metrics, jit_compile=False
     )
-    model.fit(x, y, batch_size=BATCH, verbose=0, callbacks=[clock])
+    model.fit(x, y, batch_size=batch_size, verbose=0, callbacks=[clock])
     seconds = np.diff(clock.times)
     return {
         "first": seconds[0],
