@@ -33,8 +33,7 @@ from parts.models import digits_cnn, mlp, mobilenet, paper_convnet, small_vit
 # name: (what it is, its model, input shape)
 NETS = {
     "mlp": ("small MLP, 64-64-64-10", lambda: mlp((64,), 64, 64), (64,)),
-    "mlp256": ("MLP 784-256³-10, batch 512", lambda: mlp((784,), 256, 256, 256), (784,)),
-    "mlp500": ("MLP 784-1000³-10, batch 500", lambda: mlp((784,), 1000, 1000, 1000), (784,)),
+    "mlp256": ("MLP 64-256³-10, batch 1,024", lambda: mlp((64,), 256, 256, 256), (64,)),
     "digits": ("digits CNN", digits_cnn, (8, 8, 1)),
     "convnet": ("paper's ConvNet", paper_convnet, (32, 32, 3)),
     "vit": ("small ViT", lambda: small_vit((28, 28, 1)), (28, 28, 1)),
@@ -59,7 +58,7 @@ OPTIMIZERS = {
     "ProxProp()": keras_proxprop.ProxProp,
     "memory=None": lambda: keras_proxprop.ProxProp(memory=None),
 }
-BATCH, BATCHES = 64, {"mlp256": 512, "mlp500": 500}
+BATCH, BATCHES = 64, {"mlp256": 1024}
 KEYS = ("net", "metrics", "steps", "turn", "optimizer")
 
 

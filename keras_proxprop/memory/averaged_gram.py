@@ -10,6 +10,10 @@ from keras_proxprop.solvers import price
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver
 
+# Rows for every feature of a batch for which memory is chosen because of its size. With fewer,
+# averages save less than they lose: with two an autoencoder took a tenth longer to a loss, and
+# a third longer with memory for all layers that it makes cheaper (`docs/memory.md`).
+_MANY = 3
 # The names under which the variables of an `AveragedGram` are saved, in their order.
 KEPT = ("average", "inverse", "weight", "rows", "refreshed", "batch")
 
@@ -52,10 +56,17 @@ class Averaged(Solver):
         return 2 * rows.triangles / self._refresh_every
 
     def pays(self, rows, columns, batch_size):
-        """Returns whether this costs less than what `own` would do, at a batch size."""
-        count = batch_size * rows.per_item
-        prices = [solver.prices(rows, columns, count).values() for solver in (self, self._own)]
-        return min(prices[0]) < min(prices[1])
+        """Returns whether this costs less than what `own` would do, at a batch size: at a
+        typical one, or at one that has many rows for every feature."""
+        counts = [price.typical_count(rows)]
+        if batch_size * rows.per_item >= _MANY * rows.features:
+            counts.append(batch_size * rows.per_item)
+
+        def cheaper(count):
+            own, others = (s.prices(rows, columns, count) for s in (self, self._own))
+            return min(own.values()) < min(others.values())
+
+        return any(map(cheaper, counts))
 
     def without_refresh(self):
         return Kept(self.state().inverse)

@@ -41,9 +41,9 @@ class CurvatureMemory(HasConfig):
         refresh_every: int, steps from one refresh to the next. Defaults to `100`.
         layers: "auto" (default): those layers whose step is cheaper with memory than with
             the batch's own Gram matrix, by the count that `summary` prints: convolutions, what
-            runs along sequences, Dense layers where a batch is about as large as their inputs
-            are wide, and on a GPU most Dense layers. They are chosen once, in the first
-            training step, for its batch size; for 64 where that is smaller, or not known
+            runs along sequences, Dense layers where a batch has three times as many rows as
+            they have inputs, and on a GPU most Dense layers. They are chosen once, in the
+            first training step, for its batch size; for 64 where that is smaller, or not known
             beforehand; "all": all layers that have a Gram matrix.
 
     Raises:

@@ -13,9 +13,9 @@ from keras_proxprop.memory.averaged_gram import KEPT
 
 strategy = mirrored(2)
 random = np.random.default_rng(0)
-x = random.normal(size=(512, 40)).astype("float32")
-y = random.normal(size=(512, 1)).astype("float32")
-batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(256)
+x = random.normal(size=(1280, 40)).astype("float32")
+y = random.normal(size=(1280, 1)).astype("float32")
+batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(640)
 
 
 def trained(data, **arguments):
@@ -23,7 +23,7 @@ def trained(data, **arguments):
     layers = [keras.layers.Dense(200, activation="tanh") for _ in range(2)]
     model = keras.Sequential([keras.Input((40,)), *layers, keras.layers.Dense(1)])
     model.compile(ProxProp(keras.optimizers.SGD(0.1), **arguments), "mse", jit_compile=False)
-    model.fit(*data, batch_size=256 if len(data) > 1 else None, shuffle=False, verbose=0)
+    model.fit(*data, batch_size=640 if len(data) > 1 else None, shuffle=False, verbose=0)
     return model.get_weights(), len(model.optimizer._curvatures.variables) // len(KEPT)
 
 
