@@ -5,12 +5,12 @@ import dataclasses
 import tensorflow as tf
 
 from keras_proxprop import replicas, solution
+from keras_proxprop.keras_seams.batch_size import items_in
 from keras_proxprop.optimizers.problem_size import ProblemSize
 from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.rows.stacked import stack
 
 FINAL = "final layer"
-_TENSORS = tf.Tensor, tf.SparseTensor, tf.RaggedTensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +117,7 @@ class Problem:
     @property
     def batch_size(self):
         """The number of items in the batch, `None` where it is not known at trace time."""
-        shapes = [x.shape for x in tf.nest.flatten(self.inputs) if isinstance(x, _TENSORS)]
-        return shapes[0][0] if shapes and shapes[0].rank else None
+        return items_in(self.inputs)
 
     @property
     def columns(self):

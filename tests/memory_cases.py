@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from helpers import MODES, weights_of
 
 from keras_proxprop import CurvatureMemory, ProxProp
@@ -74,3 +75,26 @@ def train(model, epochs=3, n=24, batch=8, **kwargs):
 
 def state(model):
     return weights_of(model) + [v.numpy() for v in model.optimizer.variables]
+
+
+def restored(way, model, new, folder):
+    """Returns a model with the state of another one, which was saved in one of three ways.
+
+    Args:
+        way: "keras", "weights" or "checkpoint".
+        model: the other one.
+        new: function of nothing that returns a model like it.
+        folder: where to save.
+    """
+    if way == "keras":
+        model.save(folder / "m.keras")
+        return keras.models.load_model(folder / "m.keras")
+    other = new()
+    other.optimizer.build(other.trainable_variables)
+    if way == "weights":
+        model.save_weights(folder / "m.weights.h5")
+        other.load_weights(folder / "m.weights.h5")
+    else:
+        path = tf.train.Checkpoint(model=model, o=model.optimizer).save(folder / "c")
+        tf.train.Checkpoint(model=other, o=other.optimizer).restore(path)
+    return other

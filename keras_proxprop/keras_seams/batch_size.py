@@ -19,11 +19,11 @@ def batch_size_of(iterator, data_batch):
         data_batch: a batch in the place of that.
     """
     if iterator is None:
-        return _items(data_batch)
+        return items_in(data_batch)
     adapter = iterator.data_adapter
     if hasattr(adapter, "_first_batches"):
         # Of a generator Keras has read these.
-        return _items(adapter._first_batches[0])
+        return items_in(adapter._first_batches[0])
     if hasattr(adapter, "py_dataset"):
         # Keras asks for no such attribute, but its examples have it.
         size = getattr(adapter.py_dataset, "batch_size", None)
@@ -35,7 +35,8 @@ def batch_size_of(iterator, data_batch):
     return adapter.batch_size
 
 
-def _items(batch):
+def items_in(batch):
+    """Returns the length of a nest's first array that has axes, `None` if it is not known."""
     shapes = [tf.TensorShape(getattr(x, "shape", ())) for x in keras.tree.flatten(batch)]
     return next((shape[0] for shape in shapes if shape.rank), None)
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_close_weights
+from memory_cases import restored
 
 import keras_proxprop
 from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp, replicas
 from keras_proxprop.memory.averaged_gram import KEPT
+from keras_proxprop.optimizers.finding import find_proxprop
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.solvers.auto import Auto
 
@@ -32,9 +34,7 @@ def net(optimizer=None):
 
 def with_memory(model):
     """Returns how many problems have memory."""
-    proxprop = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    proxprop = proxprop if isinstance(proxprop, ProxProp) else model.optimizer
-    return len(proxprop._curvatures.variables) // len(KEPT)
+    return len(find_proxprop(model.optimizer)._curvatures.variables) // len(KEPT)
 
 
 def forms(model, batch_size=None):
@@ -46,30 +46,23 @@ def dataset(batch_size, **arguments):
     return tf.data.Dataset.from_tensor_slices((X, Y)).batch(batch_size, **arguments)
 
 
-class Batches(keras.utils.PyDataset):
-    def __init__(self, batch_size):
+class Unsized(keras.utils.PyDataset):
+    def __init__(self, items):
         super().__init__()
-        self.batch_size = batch_size
+        self.items = items
 
     def __len__(self):
-        return ROWS // self.batch_size
+        return ROWS // self.items
 
     def __getitem__(self, i):
-        own = slice(i * self.batch_size, (i + 1) * self.batch_size)
+        own = slice(i * self.items, (i + 1) * self.items)
         return X[own], Y[own]
 
 
-class Unsized(Batches):
+class Batches(Unsized):
     def __init__(self, batch_size):
         super().__init__(batch_size)
-        self._batch_size, self.batch_size = batch_size, None
-
-    def __len__(self):
-        return ROWS // self._batch_size
-
-    def __getitem__(self, i):
-        own = slice(i * self._batch_size, (i + 1) * self._batch_size)
-        return X[own], Y[own]
+        self.batch_size = batch_size
 
 
 def generator(size):
@@ -179,18 +172,7 @@ def test_a_saved_choice_is_kept(way, scaled, tmp_path):
 
     model = new()
     model.fit(X, Y, batch_size=LARGE, shuffle=False, verbose=0)
-    if way == "keras":
-        model.save(tmp_path / "m.keras")
-        other = keras.models.load_model(tmp_path / "m.keras")
-    else:
-        other = new()
-        other.optimizer.build(other.trainable_variables)
-        if way == "weights":
-            model.save_weights(tmp_path / "m.weights.h5")
-            other.load_weights(tmp_path / "m.weights.h5")
-        else:
-            path = tf.train.Checkpoint(model=model, o=model.optimizer).save(tmp_path / "c")
-            tf.train.Checkpoint(model=other, o=other.optimizer).restore(path)
+    other = restored(way, model, new, tmp_path)
     for each in (model, other):
         each.fit(X[:64], Y[:64], batch_size=64, shuffle=False, verbose=0)
     assert with_memory(other) == with_memory(model) == 3

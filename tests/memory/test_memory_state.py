@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_close_weights, assert_equal_weights
-from memory_cases import convnet, data, state, train
+from memory_cases import convnet, data, restored, state, train
 
 from keras_proxprop import CurvatureMemory, ProxProp, machine
 from keras_proxprop.memory.averaged_gram import KEPT
@@ -18,18 +18,7 @@ from keras_proxprop.solvers import ConjugateGradient
 def test_state_is_saved_and_training_goes_on_alike(way, tmp_path):
     model = convnet()
     train(model)
-    if way == "keras":
-        model.save(tmp_path / "m.keras")
-        other = keras.models.load_model(tmp_path / "m.keras")
-    else:
-        other = convnet()
-        other.optimizer.build(other.trainable_variables)
-        if way == "weights":
-            model.save_weights(tmp_path / "m.weights.h5")
-            other.load_weights(tmp_path / "m.weights.h5")
-        else:
-            path = tf.train.Checkpoint(model=model, o=model.optimizer).save(tmp_path / "c")
-            tf.train.Checkpoint(model=other, o=other.optimizer).restore(path)
+    other = restored(way, model, convnet, tmp_path)
     for each in (model, other):
         train(each)
     assert len(state(other)) == len(state(model))
