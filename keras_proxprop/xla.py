@@ -1,4 +1,4 @@
-"""What XLA needs: one filter gradient made in another way, and less code to compile."""
+"""What XLA needs: one filter gradient and one inverse made in another way, and less code."""
 
 import functools
 
@@ -8,6 +8,10 @@ from keras_proxprop import machine, replicas, tf32
 from keras_proxprop.keras_seams.plain_calls import not_optimized
 from keras_proxprop.keras_seams.xla_context import is_compiled_by_xla
 from keras_proxprop.rows.arrays import size
+
+
+# How many rows are eliminated at once.
+_BLOCK = 32
 
 
 def for_cpu():
@@ -43,6 +47,46 @@ def filter_gradient(images, d, taps):
     return tf.reshape(found, [*taps, images.shape[-1], d.shape[-1]])
 
 
+def inverse_cholesky(matrix):
+    """Returns the inverse of the Cholesky factor of `matrix`, `[..., n, n]`.
+
+    XLA's own factorization on a CPU takes 0.2 ms for 32 rows and 7 ms for 125, so that rows
+    are eliminated in blocks. The compiled step of the MLP 784-1000³-10 at batch 500 takes 3.2
+    times Adam's without this, and 1.7 with it; the exact one of the paper's ConvNet 2.55 and
+    1.7. It is one loop to compile, however many rows there are.
+    """
+    n = tf.shape(matrix)[-1]
+    # XLA also reads the branch that halves a matrix with one row.
+    block = tf.clip_by_value(n, 1, _BLOCK)
+    blocks = tf.maximum((n + block - 1) // block, 1)
+    rows = blocks * block
+    batch = tf.reduce_prod(tf.shape(matrix)[:-2])
+    added = tf.cast(tf.range(rows) >= n, matrix.dtype)
+    left = tf.pad(tf.reshape(matrix, tf.stack([batch, n, n])), [[0, 0], *2 * [[0, rows - n]]])
+    left += tf.linalg.diag(added)
+    right = tf.eye(rows, batch_shape=[batch], dtype=matrix.dtype)
+
+    def eliminate(k, both, inverse):
+        begin = k * block
+        upper = tf.slice(both, tf.stack([0, begin, 0]), tf.stack([batch, block, 2 * rows]))
+        pivot = tf.slice(upper, tf.stack([0, 0, begin]), tf.stack([batch, block, block]))
+        identity = tf.eye(block, batch_shape=[batch], dtype=matrix.dtype)
+        upper = tf.matmul(
+            tf.linalg.triangular_solve(tf.linalg.cholesky(pivot), identity), upper
+        )
+        product = tf.matmul(upper[..., :rows], upper, transpose_a=True)
+        product.set_shape(both.shape)
+        return k + 1, both - product, inverse.write(k, upper[..., rows:])
+
+    inverse = tf.TensorArray(matrix.dtype, blocks)
+    state = 0, tf.concat([left, right], axis=-1), inverse
+    *_, inverse = tf.while_loop(lambda k, *_: k < blocks, eliminate, state)
+    # `[blocks, batch, block, rows]`
+    inverse = tf.transpose(inverse.stack(), [1, 0, 2, 3])
+    inverse = tf.reshape(inverse, tf.stack([batch, rows, rows]))[:, :n, :n]
+    return tf.reshape(inverse, tf.shape(matrix))
+
+
 def traced_once(function):
     """Decorates a function of tensors that many layers call.
 
@@ -53,7 +97,7 @@ def traced_once(function):
     """
 
     @functools.cache
-    def shared(rounds_products, machine_in_force):
+    def shared(rounds_products, machine_in_force, for_cpu):
         return _function(function)
 
     @functools.wraps(function)
@@ -62,8 +106,8 @@ def traced_once(function):
             tf.TensorSpec([None] * len(arg.shape), arg.dtype) if tf.is_tensor(arg) else arg
             for arg in args
         ]
-        # What it becomes depends on both.
-        own = shared(tf32.rounds_products(), machine.in_force())
+        # What it becomes depends on all three.
+        own = shared(tf32.rounds_products(), machine.in_force(), for_cpu())
         traced = own.get_concrete_function(*kinds)
         with not_optimized():
             return traced(*filter(tf.is_tensor, args))

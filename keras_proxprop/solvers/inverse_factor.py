@@ -66,6 +66,8 @@ def inverse_cholesky(matrix, large=True):
 
 
 def _whole(matrix):
+    if xla.for_cpu():
+        return xla.inverse_cholesky(matrix)
     # As a constant the identity would be made and kept for every branch, taken or not: 100 MiB
     # for a net of three wide layers.
     identity = tf.raw_ops.MatrixDiag(diagonal=tf.ones_like(diagonals(matrix)))

@@ -1,5 +1,7 @@
 """The inverse of a Cholesky factor."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,7 +22,9 @@ def inverse_factor(gram, shift):
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-13)])
-@pytest.mark.parametrize("shape", [(1,), (17,), (90,), (3, 5), (2, 2, 9)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1,), (17,), (32,), (90,), (300,), (3, 5), (2, 2, 45)], ids=str
+)
 def test_inverse_cholesky_is_that_of_numpy(shape, dtype, tolerance, jit_compile):
     matrix = positive_definite(*shape)
     found = tf.function(module.inverse_cholesky, jit_compile=jit_compile)(
@@ -49,6 +53,17 @@ def test_only_what_is_large_is_halved():
     matrix = tf.constant(positive_definite(17))
     expected = module.inverse_cholesky(matrix)
     assert_close(module.inverse_cholesky(matrix, large=False), expected, 1e-13)
+
+
+@pytest.mark.parametrize("n", [64, 200, 500])
+def test_xla_on_a_cpu_factorizes_small_blocks_only(n):
+    arguments = tf.constant(positive_definite(n)), tf.constant(0.5, tf.float64)
+    # A function that was traced without XLA is not the one that XLA compiles.
+    module.inverse_factor(*arguments, 0.0)
+    text = inverse_factor.experimental_get_compiler_ir(*arguments)(stage="hlo")
+    sizes = re.findall(r"f64\[\d+,(\d+),\d+\]\S* cholesky\(", text)
+    assert sizes
+    assert max(map(int, sizes)) == 32
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
