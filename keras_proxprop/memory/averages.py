@@ -25,14 +25,17 @@ def averaged(gram, count, rows, keep, average, weight, number, last):
         average, weight, number, last: stacks of what is in `AveragedGram`s.
     """
     gram /= per_matrix(tf.cast(count, gram.dtype), gram)
-    # A batch whose Gram matrix overflows is left out.
+    # A batch whose Gram matrix overflows is left out, and so are batches of zeros before any
+    # other: an inverse of nothing would be one over next to nothing.
     finite = tf.reduce_all(tf.math.is_finite(gram), axes_of_each(gram))
-    keep = tf.where(finite, keep, 1.0)
     new = tf.where(per_matrix(finite, gram), gram, tf.zeros_like(gram))
-    batch = tf.where(finite, _trace(new), last)
+    trace = _trace(new)
+    keep = tf.where(finite & ((trace > 0) | (weight > 0)), keep, 1.0)
+    batch = tf.where(finite, trace, last)
     average, new = _bounded(average, new, weight, last, 1 - keep)
-    kept = per_matrix(tf.cast(keep, gram.dtype), gram)
-    average = kept * average + (1 - kept) * new
+    # Both in float64 first: what a batch weighs may be less than float32's unit.
+    kept, share = (per_matrix(tf.cast(x, gram.dtype), gram) for x in (keep, 1 - keep))
+    average = kept * average + share * new
     weight = keep * weight + (1 - keep)
     number = keep * number + (1 - keep) * rows
     return average, weight, number, batch
