@@ -14,7 +14,7 @@ from keras_proxprop.solvers.gradient import Gradient
 from keras_proxprop.weights import WeightSlice, variable_key
 
 
-def replace_by_directions(found, members, d, plan, tau, loss, observer=None):
+def replace_by_directions(found, members, d, plan, batch_size, tau, loss, observer=None):
     """Puts directions in the place of gradients.
 
     Args:
@@ -23,6 +23,7 @@ def replace_by_directions(found, members, d, plan, tau, loss, observer=None):
         members: what the `Plan` made of the forward pass.
         d: `{id of a z: ∂L/∂z, or None}`.
         plan, tau: `Plan` and `Tau`.
+        batch_size: as in `Plan.solvers`.
         loss: nest of tensors. Where one is not finite, memory stays as it is.
         observer: an object that looks at every implicit solve, or `None`.
 
@@ -61,7 +62,8 @@ def replace_by_directions(found, members, d, plan, tau, loss, observer=None):
         return all_finite([part for part in made_of if tf.is_tensor(part)])
 
     of_step = sizes_of_step(implicit + explicit)
-    for (problem, rows), solver in zip(implicit, plan.refreshed(implicit, tau, finite)):
+    solvers = plan.refreshed(implicit, batch_size, tau, finite)
+    for (problem, rows), solver in zip(implicit, solvers):
         if observer is not None:
             solver = observer.observe(problem, rows, solver)
         solve(problem, rows, solver, rest)

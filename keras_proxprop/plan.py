@@ -115,28 +115,29 @@ class Plan:
             found.append(member)
         return found
 
-    def solvers(self, problems, for_good=False):
+    def solvers(self, problems, batch_size, for_good=False):
         """Returns the solver of every problem.
 
         Args:
             problems: list of all `Problem`s of implicit steps, each with its `Rows`.
+            batch_size: number of items in the batch, `None` where that is not known.
             for_good: whether a step is made with these: then which problems have memory is
                 settled. Defaults to `False`.
         """
         if self._memory is None:
             return [self._solver for _ in problems]
-        return self._memory.solvers(problems, self._solver, for_good)
+        return self._memory.solvers(problems, self._solver, batch_size, for_good)
 
-    def refreshed(self, problems, tau, finite):
+    def refreshed(self, problems, batch_size, tau, finite):
         """Returns the solver of every problem of a step, and has memory refresh what is due.
 
         Args:
-            problems: as in `solvers`.
+            problems, batch_size: as in `solvers`.
             tau: `Tau`.
             finite: function that returns whether all that the step is made of is finite, a
                 boolean tensor.
         """
-        solvers = self.solvers(problems, for_good=True)
+        solvers = self.solvers(problems, batch_size, for_good=True)
         if self._memory is None:
             return solvers
         return self._memory.refreshed(problems, solvers, tau, finite)

@@ -5,7 +5,6 @@ import dataclasses
 import tensorflow as tf
 
 from keras_proxprop import replicas, solution
-from keras_proxprop.keras_seams.batch_size import items_in
 from keras_proxprop.optimizers.problem_size import ProblemSize
 from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.rows.stacked import stack
@@ -113,11 +112,6 @@ class Problem:
         first = self.members[0]
         uses = (dataclasses.replace(u, inputs=solution.fixed(u.inputs)) for u in first.uses)
         return Problem([dataclasses.replace(first, uses=tuple(uses))])
-
-    @property
-    def batch_size(self):
-        """The number of items in the batch, `None` where it is not known at trace time."""
-        return items_in(self.inputs)
 
     @property
     def columns(self):

@@ -166,12 +166,13 @@ class ImplicitGradientTape(tf.GradientTape):
         d = dict(zip(map(id, zs), gradients))
         found = {variable_key(s): g for s, g in zip(flat, gradients[len(zs) :])}
         members = self._plan.without_tied(self._recorder, members, found)
+        batch_size = self._recorder.batch_size
         if not self._keeps:
             self._recorder.stop()
             self._recorder.clear()
         with replicas.apart(self._cross_replica == "mean"):
             sizes, self._damped, made_of = replace_by_directions(
-                found, members, d, self._plan, self._tau, target, self._observer
+                found, members, d, self._plan, batch_size, self._tau, target, self._observer
             )
         if not self._jacobian:
             self._warn_if_all_explicit(members, found)

@@ -9,7 +9,6 @@ from keras_proxprop.keras_seams.plain_calls import not_optimized
 from keras_proxprop.keras_seams.xla_context import is_compiled_by_xla
 from keras_proxprop.rows.arrays import size
 
-
 # How many rows are eliminated at once.
 _BLOCK = 32
 

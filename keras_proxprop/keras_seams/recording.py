@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_proxprop.blocks.recurrent.layers import cells_of
 from keras_proxprop.hiding import recorded_by
 from keras_proxprop.in_thread import InThread
+from keras_proxprop.keras_seams.batch_size import items_in
 from keras_proxprop.keras_seams.layers import layers_of
 
 # The active recorders of every thread, outermost first.
@@ -146,6 +147,12 @@ class Recorder:
         layer = cells_of(layer)[-1]
         if getattr(layer, "_trainable_variables", None):
             self.weighted.append((layer, outputs))
+
+    @property
+    def batch_size(self):
+        """The number of items that the model was called with, `None` where that is not known
+        at trace time, or the model as a whole was not called."""
+        return next((items_in(call[:2]) for call in self.model_calls), None)
 
     def owns(self, layer):
         return id(layer) in self._shadowed

@@ -51,26 +51,27 @@ class Curvatures:
         """Notes the batch size of the training that begins, `None` where it is not known."""
         self._expected = batch_size
 
-    def solvers(self, problems, solver, for_good):
+    def solvers(self, problems, solver, batch_size, for_good):
         """Returns what solves every problem: `solver`, or an `Averaged`.
 
         Args:
             problems: list of all `Problem`s of implicit steps, each with its `Rows`.
             solver: `Solver` of problems without memory.
+            batch_size: that of this step, `None` where it is not known.
             for_good: whether from now on the same problems have memory.
         """
-        batch_size = self._chosen_for or self._batch_size(problems)
-        if for_good:
+        batch_size = self._chosen_for or self._batch_size(batch_size)
+        if for_good and problems:
             self._chosen_for = batch_size
         return [self._solver(*each, solver, batch_size) for each in problems]
 
-    def _batch_size(self, problems):
+    def _batch_size(self, of_step):
         """Returns the batch size for which to choose. It is `price.TYPICAL` where it is not
         known, not the same on all workers, or that of replicas which are apart."""
         known = self._expected
-        if replicas.in_sync() * replicas.parts() == 1:
-            sizes = [problem.batch_size for problem, _ in problems]
-            known = min((size for size in sizes if size is not None), default=known)
+        # A replica's own is a part of the whole.
+        if of_step is not None and replicas.in_sync() * replicas.parts() == 1:
+            known = of_step
         if self._synchronization == "on_read" or replicas.on_several_workers(self._strategy):
             known = None
         # Below that the choice at run time is among the batch's own forms.

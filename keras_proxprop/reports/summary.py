@@ -208,7 +208,7 @@ def _member_reports(plan, recorder, proxprop, batch_known, replicas):
     implicit, explicit = Problem.of_step(members)
     problems = implicit + explicit
     of_step = sizes_of_step(problems)
-    solvers = plan.solvers(implicit) + [None for _ in explicit]
+    solvers = plan.solvers(implicit, recorder.batch_size) + [None for _ in explicit]
     for (problem, rows), solver in zip(problems, solvers):
         why, sent = problem.members[0].why, 0
         if solver is not None:
