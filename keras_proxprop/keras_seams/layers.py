@@ -33,6 +33,21 @@ def built_shapes(model):
     return getattr(model, "_build_shapes_dict", None) or {}
 
 
+def tell_known_sizes(layer, inputs):
+    """Tells the tensor that a layer is called with the sizes of axes that the layer demands.
+
+    Data from a generator, and images whose channels are not named, come without them.
+    """
+    axes = getattr(getattr(layer, "input_spec", None), "axes", None)
+    if axes and tf.is_tensor(inputs) and inputs.shape.rank is not None:
+        sizes = inputs.shape.as_list()
+        for axis, length in axes.items():
+            if sizes[axis] is None:
+                sizes[axis] = length
+        if sizes != inputs.shape.as_list():
+            inputs.set_shape(sizes)
+
+
 def renormalizes(layer):
     """Returns whether a BatchNormalization has `renorm`."""
     # The argument came with Keras 3.14.

@@ -17,7 +17,7 @@ from keras_proxprop.blocks.recurrent.layers import cells_of
 from keras_proxprop.hiding import recorded_by
 from keras_proxprop.in_thread import InThread
 from keras_proxprop.keras_seams.batch_size import items_in
-from keras_proxprop.keras_seams.layers import layers_of
+from keras_proxprop.keras_seams.layers import layers_of, tell_known_sizes
 
 # The active recorders of every thread, outermost first.
 _active = InThread(())
@@ -176,6 +176,7 @@ def _call(layer, original, args, kwargs):
         noting = []
     if noting:
         blocks = [r.block(layer) for r in noting]
+        tell_known_sizes(layer, args[0] if args else kwargs.get("inputs"))
         with recorded_by(r.tape for r in noting if r.tape is not None):
             outputs = blocks[0].call(Note(noting, blocks), *args, **kwargs)
     else:
