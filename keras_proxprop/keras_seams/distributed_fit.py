@@ -48,7 +48,7 @@ def install():
     def build_from_own_part(self, iterator=None, data_batch=None):
         """Builds the model from one replica's part of the first batch. Keras adds up the parts
         of all, which have different sizes, and are not all on this worker. And the optimizer
-        is told the batch size."""
+        is told that a training begins, and the batch size."""
         # Imported here, since the optimizer's module imports this one.
         from keras_proxprop.optimizers.finding import find_proxprop
 
@@ -56,6 +56,8 @@ def install():
         compiled = proxprop is not None
         if compiled:
             check_strategy(self.distribute_strategy)
+            if iterator is not None:
+                proxprop.damped_steps.begin()
             if curvatures := getattr(proxprop, "_curvatures", None):
                 curvatures.expect(batch_size_of(iterator, data_batch))
         if iterator is not None and self._distribute_strategy is not None and compiled:

@@ -20,8 +20,12 @@ class DampedSteps:
         """Counts a step if `damped`, a boolean tensor."""
         self._count.assign_add(tf.cast(damped, "int64"))
 
+    def begin(self):
+        """Begins to count for the next report: what was loaded is no news."""
+        self._reported = int(self._count.numpy())
+
     def report(self):
-        """Warns of the steps that were damped since the last report."""
+        """Warns of the steps that were damped since the last report, or since `begin`."""
         number = int(self._count.numpy())
         if number > self._reported:
             warn_damped(f"{number - self._reported} training steps were", stacklevel=4)
