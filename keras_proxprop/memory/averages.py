@@ -30,7 +30,7 @@ def averaged(gram, count, rows, keep, average, weight, number, last):
     finite = tf.reduce_all(tf.math.is_finite(gram), axes_of_each(gram))
     new = tf.where(per_matrix(finite, gram), gram, tf.zeros_like(gram))
     trace = _trace(new)
-    keep = tf.where(finite & ((trace > 0) | (weight > 0)), keep, 1.0)
+    keep = tf.where(finite & (trace + weight > 0), keep, 1.0)
     batch = tf.where(finite, trace, last)
     average, new = _bounded(average, new, weight, last, 1 - keep)
     # Both in float64 first: what a batch weighs may be less than float32's unit.

@@ -11,12 +11,13 @@ from keras_proxprop import machine, replicas
 from keras_proxprop.keras_seams.scratch import elsewhere
 from keras_proxprop.memory.averaged_gram import KEPT, AveragedGram
 from keras_proxprop.solvers import price
-from keras_proxprop.weights import weight_key
+from keras_proxprop.weights import variable_of, weight_key
 
-# For what it was chosen which problems have memory, beside what is saved: whether it was a
-# GPU, and the batch size.
+# Saved beside the states: for what it was chosen which problems have memory (whether it was a
+# GPU, and the batch size), and the places of the problems' first weights.
 _ON_GPU = "curvature_on_gpu"
 _BATCH_SIZE = "curvature_batch_size"
+_WEIGHTS = "curvature_weights"
 
 
 class Curvatures:
@@ -34,7 +35,10 @@ class Curvatures:
         self._name = name
         self._strategy = tf.distribute.get_strategy()
         self._states = {}
-        # What a saved state holds of problems that are not met yet, in the problems' order.
+        # Of every problem that was met, the place of its first weight among the optimizer's.
+        self._places = []
+        # What a saved state holds of problems that are not met yet, with the places of their
+        # weights, which are `None` where they were not saved: then problems come in order.
         self._loaded = []
         # What was loaded for problems of another shape.
         self._unused = []
@@ -51,7 +55,7 @@ class Curvatures:
         """Notes the batch size of the training that begins, `None` where it is not known."""
         self._expected = batch_size
 
-    def solvers(self, problems, solver, batch_size, for_good):
+    def solvers(self, problems, solver, batch_size, for_good, place):
         """Returns what solves every problem: `solver`, or an `Averaged`.
 
         Args:
@@ -59,11 +63,12 @@ class Curvatures:
             solver: `Solver` of problems without memory.
             batch_size: that of this step, `None` where it is not known.
             for_good: whether from now on the same problems have memory.
+            place: function of a variable that returns its place among the optimizer's.
         """
         batch_size = self._chosen_for or self._batch_size(batch_size)
         if for_good and problems:
             self._chosen_for = batch_size
-        return [self._solver(*each, solver, batch_size) for each in problems]
+        return [self._solver(*each, solver, batch_size, place) for each in problems]
 
     def _batch_size(self, of_step):
         """Returns the batch size for which to choose. It is `price.TYPICAL` where it is not
@@ -77,23 +82,27 @@ class Curvatures:
         # Below that the choice at run time is among the batch's own forms.
         return max(known or 0, price.TYPICAL)
 
-    def _solver(self, problem, rows, solver, batch_size):
-        key = weight_key(problem.members[0].weights[0]), rows.features, rows.groups
+    def _solver(self, problem, rows, solver, batch_size, place):
+        weight = problem.members[0].weights[0]
+        key = weight_key(weight), rows.features, rows.groups
 
         def state():
             if key not in self._states:
-                self._states[key] = self._next(rows)
+                own = place(variable_of(weight))
+                self._states[key] = self._next(rows, own)
+                self._places.append(own)
             return self._states[key]
 
         with machine.used(self._machine or machine.in_force()):
             return self.memory.solver(rows, problem.columns, solver, state, batch_size)
 
-    def _next(self, rows):
+    def _next(self, rows, place):
         """Returns what is kept of a problem that is met for the first time."""
         shape = (rows.features, rows.features)
         shape = shape if rows.groups == 1 else (rows.groups, *shape)
-        if self._loaded:
-            state = self._loaded.pop(0)
+        own = (i for i, (saved, _) in enumerate(self._loaded) if saved in (None, place))
+        if (index := next(own, None)) is not None:
+            _, state = self._loaded.pop(index)
             if _fits(state, shape):
                 return state
             self._unused.append(state)
@@ -129,7 +138,7 @@ class Curvatures:
 
     @property
     def _saveable(self):
-        return [*self._states.values(), *self._loaded]
+        return [*self._states.values(), *(state for _, state in self._loaded)]
 
     @property
     def _all(self):
@@ -151,7 +160,12 @@ class Curvatures:
             return {}
         made_for = self._machine or machine.of_device(None, self._strategy)
         batch_size = self._chosen_for or price.TYPICAL
-        return {_ON_GPU: np.array(made_for is machine.GPU), _BATCH_SIZE: np.array(batch_size)}
+        places = self._places + [place for place, _ in self._loaded]
+        return {
+            _ON_GPU: np.array(made_for is machine.GPU),
+            _BATCH_SIZE: np.array(batch_size),
+            _WEIGHTS: np.array([-1 if place is None else place for place in places]),
+        }
 
     @staticmethod
     def named(arrays):
@@ -161,22 +175,30 @@ class Curvatures:
         return dict(zip(places, arrays))
 
     def load(self, saved):
-        """Takes over a state that `save` returned, for problems in the same order.
+        """Takes over a state that `save` returned: every problem what was kept of its weights,
+        or, where that is not saved, what was kept of the problem in its place.
 
         Problems that the state does not hold begin anew.
         """
         if _ON_GPU in saved:
             self._machine = machine.GPU if saved[_ON_GPU] else machine.CPU
             self._chosen_for = int(saved.get(_BATCH_SIZE, price.TYPICAL))
-        for i in range(len(saved) // len(KEPT)):
+        number = len(saved) // len(KEPT)
+        left = list(zip(self._places, self._states.values())) + self._loaded
+        places = saved.get(_WEIGHTS, [place for place, _ in left] + number * [None])
+        places = [None if place in (None, -1) else int(place) for place in places]
+        for i in range(number):
             arrays = [saved[f"curvature_{i}_{name}"] for name in KEPT]
-            if i == len(self._saveable):
-                self._loaded.append(self._new(arrays[0].shape, arrays[0].dtype.name))
-            state = self._saveable[i]
+            own = (j for j, (place, _) in enumerate(left) if places[i] in (None, place))
+            if (index := next(own, None)) is not None:
+                _, state = left.pop(index)
+            else:
+                state = self._new(arrays[0].shape, arrays[0].dtype.name)
+                self._loaded.append((places[i], state))
             if _fits(state, arrays[0].shape):
                 for variable, array in zip(state.variables, arrays):
                     variable.assign(array)
-        for state in self._all[len(saved) // len(KEPT) :]:
+        for state in [state for _, state in left] + self._unused:
             for variable in state.variables:
                 variable.assign(tf.zeros_like(variable))
 

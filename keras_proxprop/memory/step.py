@@ -1,5 +1,7 @@
 """What one training step does with the curvature that an optimizer keeps."""
 
+import functools
+
 import tensorflow as tf
 
 from keras_proxprop.memory.averaged_gram import Averaged
@@ -14,12 +16,13 @@ class StepMemory:
     Args:
         curvatures: `Curvatures`.
         step: number of steps so far, a scalar tensor.
+        place: function of a variable that returns its place among the optimizer's.
     """
 
-    def __init__(self, curvatures, step):
+    def __init__(self, curvatures, step, place):
         self._curvatures = curvatures
         self._step = tf.cast(step, tf.int64)
-        self.solvers = curvatures.solvers
+        self.solvers = functools.partial(curvatures.solvers, place=place)
 
     def refreshed(self, problems, solvers, tau, finite):
         """Returns the solvers of a step's problems, after a refresh of memory if one is due.

@@ -173,7 +173,8 @@ class ProxProp(OptimizerWrapper):
             "solver": self.solver,
             "final_layer": self.final_layer,
             "exclude": self._exclude,
-            "memory": self._curvatures and StepMemory(self._curvatures, self.iterations),
+            "memory": self._curvatures
+            and StepMemory(self._curvatures, self.iterations, self._place),
         }
 
     def observe_with(self, observer):

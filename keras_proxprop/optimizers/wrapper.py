@@ -9,7 +9,12 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop import replicas
-from keras_proxprop.keras_seams.optimizer_state import ForwardedState, arrays_of
+from keras_proxprop.keras_seams.optimizer_state import (
+    ForwardedState,
+    arrays_of,
+    optimizer_of,
+    slot_index,
+)
 from keras_proxprop.keras_seams.sums import Sums, not_again
 from keras_proxprop.optimizers.schedule_free_adam import ScheduleFreeAdam
 
@@ -134,6 +139,10 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
     def _inside(self):
         """The inner optimizer, and those in it if it is a `MultiOptimizer`."""
         return self.inner_optimizer, *getattr(self, "optimizers", ())
+
+    def _place(self, variable):
+        """Returns the place of a variable among those that its optimizer was built for."""
+        return slot_index(optimizer_of(self.inner_optimizer, variable), variable)
 
     @property
     def _accumulates(self):
