@@ -46,7 +46,9 @@ class Member:
         shape = self.block.matrix_shape(weight, rows)
         lookup = isinstance(rows, OneHotRows)
         implicit = self.why is None
-        return ProblemSize(count, rows.per_item, *shape, implicit, lookup, **of_step)
+        final = self.why == FINAL
+        size = count, rows.per_item, *shape, implicit, lookup
+        return ProblemSize(*size, final=final, **of_step)
 
 
 class Problem:
@@ -190,7 +192,7 @@ def sizes_of_step(problems):
         problems: list of `(Problem, Rows)`, of implicit and of explicit steps.
     """
     members = [(member, rows) for problem, rows in problems for member in problem.members]
-    labels = [rows.per_item for member, rows in members if member.why == FINAL]
+    labels = [rows.labels_per_item for member, rows in members if member.why == FINAL]
     # Normalizations, whose weights have one axis, are not counted.
     depth = sum(len(member.weights[0].shape) > 1 for member, _ in members)
     return {"labels": max(labels, default=1), "depth": max(depth, 1)}

@@ -23,6 +23,7 @@ class ProblemSize:
         lookup: whether the rows of the weight are looked up, as an embedding's are.
         labels: number of labels per item: rows of the last layer, one per token for texts.
         depth: number of linear maps that step, or `None` where it is not known.
+        final: whether it is a final layer's.
     """
 
     row_count: typing.Any
@@ -33,6 +34,7 @@ class ProblemSize:
     lookup: bool = False
     labels: int = 1
     depth: int | None = None
+    final: bool = False
 
     @classmethod
     def of_shape(cls, shape, others=()):

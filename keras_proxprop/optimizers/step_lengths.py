@@ -54,19 +54,34 @@ def _share(size, depth):
 
 
 def _of_labels(sizes, batches):
+    """Returns by what the learning rate is multiplied for a batch's number of labels."""
+    # A row of an embedding sees only the labels of those items that look it up.
+    known = [size.row_count is not None and not size.lookup for size in sizes]
+    finals = [size for size, is_known in zip(sizes, known) if is_known and size.final]
+    finals = {(_key(size.row_count), size.per_item): size for size in finals}
+    of_finals = [(size.row_count, size.labels / size.per_item) for size in finals.values()]
+    if len(of_finals) > 1:
+        labels = [tf.cast(count, tf.float32) * share for count, share in of_finals]
+        of_finals = [(tf.reduce_max(tf.stack(labels)), 1.0)]
     counts, shares = [], []
-    for size in sizes:
-        # A row of an embedding sees only the labels of those items that look it up.
-        known = size.row_count is not None and not size.lookup
-        counts.append(size.row_count if known else _LABELS)
-        shares.append(size.labels * batches / size.per_item if known else 1.0)
+    for size, is_known in zip(sizes, known):
+        # A layer's own rows tell only without a last layer: they are more than labels for
+        # normalizations, and for sequences whose length is not known.
+        own = (size.row_count, size.labels / size.per_item) if is_known else (_LABELS, 1.0)
+        count, share = of_finals[0] if is_known and of_finals else own
+        counts.append(count)
+        shares.append(share * batches if is_known else share)
     # All layers at once, and every number of rows once.
-    keys = [id(count) if tf.is_tensor(count) else count for count in counts]
+    keys = [_key(count) for count in counts]
     unique = dict(zip(keys, counts))
     places = [list(unique).index(key) for key in keys]
     rows = tf.stack([tf.cast(count, tf.float32) for count in unique.values()])
     labels = tf.gather(rows, places) * (np.float32(shares) / _LABELS)
     return tf.clip_by_value(labels**EXPONENT, _SHORTEST, _LONGEST)
+
+
+def _key(count):
+    return id(count) if tf.is_tensor(count) else count
 
 
 def first_size(variable):

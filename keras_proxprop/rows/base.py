@@ -53,6 +53,11 @@ class Rows:
         self.per_item = per_item
 
     @property
+    def labels_per_item(self):
+        """How many labels an item has, where these are the rows of a last layer."""
+        return self.per_item
+
+    @property
     def count(self):
         """Number of rows: an int where it is known at trace time, else a scalar tensor."""
         raise NotImplementedError

@@ -34,6 +34,11 @@ class JacobianRows(Rows):
         self.matrix_cost = 2.0 * self.features**2
 
     @property
+    def labels_per_item(self):
+        # Every output of an item is a row.
+        return 1
+
+    @property
     def count(self):
         return size(self._offset, 0)
 

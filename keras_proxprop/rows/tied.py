@@ -31,8 +31,9 @@ class TiedRows(Rows):
     closed_form = True
 
     def __init__(self, uses, shape):
-        super().__init__(False, math.prod(shape), uses[0].dtype)
         self.uses, self.shape = uses, shape
+        per_item = sum(use.per_item * self._entries_of_row(use) for use in uses)
+        super().__init__(False, math.prod(shape), uses[0].dtype, per_item)
         tokens, width = shape
         self.closed_traffic = tokens + width * (width + 1) // 2
 
@@ -41,8 +42,16 @@ class TiedRows(Rows):
         # A row of a projection has this many, and a row of a lookup has one.
         return self.shape[1]
 
+    def _entries_of_row(self, use):
+        return self.shape[1 if isinstance(use, OneHotRows) else 0]
+
     def _count(self, use):
-        return use.count * self.shape[1 if isinstance(use, OneHotRows) else 0]
+        return use.count * self._entries_of_row(use)
+
+    @property
+    def labels_per_item(self):
+        projections = [use for use in self.uses if isinstance(use, MatrixRows)]
+        return sum(use.per_item for use in projections) or 1
 
     @property
     def count(self):
@@ -84,12 +93,7 @@ class TiedRows(Rows):
         return parts
 
     def trace(self):
-        return tf.add_n(
-            [
-                use.trace() * self.shape[1 if isinstance(use, OneHotRows) else 0]
-                for use in self.uses
-            ]
-        )
+        return tf.add_n([use.trace() * self._entries_of_row(use) for use in self.uses])
 
     def _states(self, dtype):
         found = [tf.cast(u.x, dtype) for u in self.uses if isinstance(u, MatrixRows)]
@@ -104,7 +108,9 @@ class TiedRows(Rows):
             counts = replicas.total(lookups.counts())
         h = self._states(tf.float64)
         (gram,) = replicas.total_symmetric([tf.matmul(h, h, transpose_a=True)])
-        curvatures, vectors = tf.linalg.eigh(gram)
+        # On a CPU the decomposition of what is not finite is an error. (Then `d` is not, too.)
+        finite = tf.reduce_all(tf.math.is_finite(gram))
+        curvatures, vectors = tf.linalg.eigh(tf.where(finite, gram, tf.zeros_like(gram)))
         curvatures = tf.maximum(curvatures, 0)
         largest = tf.cast(curvatures[-1], d.dtype) + tf.reduce_max(counts)
 

@@ -129,3 +129,52 @@ def test_with_plain_gradients_it_steps_by_the_shapes_of_the_weights():
         size = min(size, np.sqrt(np.mean(b**2))) if b.any() else size
         step = 210 * RATE * size
         np.testing.assert_allclose(np.abs(after - b), step, rtol=1e-3)
+
+
+@pytest.mark.parametrize("count", [16 * 256, 16], ids=["more", "as many"])
+def test_no_layer_has_more_labels_than_the_last_one(count):
+    # Rows per item are one where they are not known.
+    variables = [keras.Variable(tf.zeros([100, 100])) for _ in range(3)]
+    sizes = [ProblemSize(n, 1, 100, 100, implicit=False) for n in (count, tf.constant(count))]
+    sizes.append(ProblemSize(16, 1, 100, 100, implicit=False, final=True))
+    found = ScheduleFreeAdam()._factors(sizes, variables)
+    assert_close(found, np.full(3, 2**-0.5 * 210 * np.sqrt(2 / 200)), 1e-6)
+
+
+NETS = {
+    "lstm": lambda: [L.LSTM(4, return_sequences=True), L.GlobalAveragePooling1D()],
+    "dense": lambda: [L.Dense(4, "tanh"), L.GlobalAveragePooling1D()],
+    "convolution": lambda: [L.Conv1D(4, 3), L.PReLU(shared_axes=[1]), L.GlobalMaxPooling1D()],
+    "each token": lambda: [L.Dense(4, "tanh")],
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_step_is_as_long_where_the_length_of_sequences_is_not_known(net):
+    x = np.random.default_rng(0).normal(size=(16, 50, 3)).astype("float32")
+    weights = []
+    for length in (50, None):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((length, 3)), *NETS[net](), L.Dense(1)])
+        model.compile(ProxProp(memory=None), "mse")
+        y = np.ones_like(model(x))
+        specs = [tf.TensorSpec([None, *shape[1:]]) for shape in (model.input_shape, y.shape)]
+        data = tf.data.Dataset.from_generator(lambda: [(x, y)], output_signature=tuple(specs))
+        model.fit(data, verbose=0)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights):
+        # The trace of patches, which τ is read from, is another where it is not known.
+        assert_close(b, a, 0.02 if net == "convolution" else 1e-5)
+
+
+def test_a_normalization_steps_as_far_over_any_number_of_positions():
+    moved = []
+    for side in (1, 16):
+        keras.utils.set_random_seed(0)
+        layers = [L.BatchNormalization(), L.ReLU(), L.GlobalAveragePooling2D(), L.Dense(4)]
+        model = keras.Sequential([keras.Input((side, side, 8)), *layers])
+        model.compile(ProxProp(), "mse")
+        x = np.random.default_rng(0).normal(size=(64, side, side, 8))
+        model.train_on_batch(x, np.ones((64, 4)))
+        moved.append(np.sqrt(np.mean((layers[0].gamma.numpy() - 1) ** 2)))
+    assert_close(*moved, 0.05)
