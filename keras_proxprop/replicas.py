@@ -10,7 +10,11 @@ import tensorflow as tf
 
 from keras_proxprop.arguments import check_choice
 from keras_proxprop.in_thread import InThread
-from keras_proxprop.keras_seams.replica_branches import cond_around_replicas, of_all_here
+from keras_proxprop.keras_seams.replica_branches import (
+    cond_around_replicas,
+    must_assign_around,
+    of_all_here,
+)
 
 _apart = InThread(False)
 
@@ -160,14 +164,21 @@ def index():
     return int(tf.get_static_value(context.replica_id_in_sync_group))
 
 
-def cond(condition, true_fn, false_fn):
+def assign_around():
+    """Returns whether only branches around all replicas can assign variables, as they do to
+    meet. It may be so with one replica, too. What replicas keep apart needs none."""
+    return not _apart.value and must_assign_around()
+
+
+def cond(condition, true_fn, false_fn, assigns=False):
     """Does what `tf.cond` does, with branches in which replicas may meet.
 
     Args:
         condition: boolean tensor, the same on every replica.
         true_fn, false_fn: functions that return nests of tensors of the same structure.
+        assigns: whether they assign variables. Defaults to `False`.
     """
-    if in_sync() == 1:
+    if in_sync() == 1 and not (assigns and assign_around()):
         return tf.cond(condition, true_fn, false_fn)
     return cond_around_replicas(condition, true_fn, false_fn)
 

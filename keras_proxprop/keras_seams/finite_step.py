@@ -54,4 +54,4 @@ def values_of(direction):
 
 def step_if(finite, step):
     """Calls `step()`, which returns nothing, if `finite`, which is equal on all replicas."""
-    replicas.cond(finite, lambda: step() or (), lambda: ())
+    replicas.cond(finite, lambda: step() or (), lambda: (), assigns=True)

@@ -20,6 +20,17 @@ def cond_around_replicas(condition, true_fn, false_fn):
     return branches.result
 
 
+def must_assign_around():
+    """Returns whether a replica can assign variables of its strategy only in branches that go
+    around all replicas, as that of a `MirroredStrategy` with one device."""
+    distribute = tf.distribute
+    if not distribute.has_strategy() or distribute.in_cross_replica_context():
+        return False
+    if isinstance(distribute.get_strategy(), distribute.OneDeviceStrategy):
+        return False
+    return not tf.__internal__.distribute.strategy_supports_no_merge_call()
+
+
 def of_all_here(values):
     """Returns for every value a tuple: those of all replicas of this process, each of which
     has to call this. Where replicas cannot meet the tuple holds this replica's own only."""

@@ -91,13 +91,17 @@ def refresh(states, turns, rows, step, tau, memory, finite):
         for turn, condition in zip(turns, now):
             own_ages = tf.gather(ages, turn) if len(turns) > 1 else ages
             again = functools.partial(renewed, turn, own_ages)
-            flags = replicas.cond(condition, again, functools.partial(unchanged, turn))
+            as_is = functools.partial(unchanged, turn)
+            flags = replicas.cond(condition, again, as_is, assigns=True)
             found.update(zip(turn, flags))
         return [found[i] for i in range(len(states))]
 
     # The one decision of a step in which nothing is due.
     return replicas.cond(
-        tf.reduce_any(due), lambda: xla.rarely(in_turns), lambda: unchanged(states)
+        tf.reduce_any(due),
+        lambda: xla.rarely(in_turns, assigns=True),
+        lambda: unchanged(states),
+        assigns=True,
     )
 
 
