@@ -25,6 +25,7 @@ from keras_proxprop.blocks.scaling import (
 )
 from keras_proxprop.blocks.separable import SeparableBlock
 from keras_proxprop.blocks.transposed import TransposedConvolutionBlock
+from keras_proxprop.keras_seams.own_methods import reason_of_own_method
 
 __all__ = ["Block", "GenericBlock", "KernelsBlock", "find_block", "register_block"]
 
@@ -57,7 +58,8 @@ def register_block(layer_class: type[keras.Layer], block: type[Block] = GenericB
     """Gives all layers of a class implicit steps.
 
     The layers' outputs must be linear in their weights, unless `block` says otherwise. So an
-    activation has to be a layer of its own. Subclasses that override `call` are not included.
+    activation has to be a layer of its own. Subclasses that override `call`, or another method
+    of the class, are not included.
 
     Args:
         layer_class: subclass of `keras.Layer`.
@@ -90,8 +92,6 @@ def find_block(layer):
     for layer_class in type(layer).__mro__:
         block = _BLOCKS.get(layer_class)
         if block is not None:
-            if type(layer).call is not layer_class.call:
-                return None, f"{type(layer).__name__} overrides call()"
-            why = block.reason_against(layer)
+            why = reason_of_own_method(layer, layer_class) or block.reason_against(layer)
             return (None, why) if why else (block(layer), None)
     return None, f"no block for {type(layer).__name__}"

@@ -14,6 +14,7 @@ class EmbeddingBlock(Block):
 
     layer_classes = (keras.layers.Embedding,)
     kernel_name = "embeddings"
+    other_names = ()
 
     # Directions that are sparse are not concatenated with those of other layers.
     shares_rows = False

@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from keras_proxprop.blocks.base import Block, product
+from keras_proxprop.blocks.base import Block
+from keras_proxprop.blocks.product import product
 from keras_proxprop.keras_seams.own_call import Run
 from keras_proxprop.optimizers.problem_size import as_matrix
 from keras_proxprop.rows.jacobian import JacobianRows

@@ -5,8 +5,9 @@ import functools
 import keras
 import tensorflow as tf
 
-from keras_proxprop.blocks.base import Block, product
+from keras_proxprop.blocks.base import Block
 from keras_proxprop.blocks.embedding import EmbeddingBlock, note_lookup, whole
+from keras_proxprop.blocks.product import product
 from keras_proxprop.hiding import hidden
 from keras_proxprop.keras_seams.own_call import Run
 from keras_proxprop.keras_seams.unlisted_layers import classes_named
@@ -24,11 +25,12 @@ class ReversibleEmbeddingBlock(EmbeddingBlock):
     """
 
     layer_classes = classes_named("ReversibleEmbedding")
+    other_names = ("reverse_embeddings",)
 
     @classmethod
     def reason_against(cls, layer):
         why = super().reason_against(layer)
-        frozen = not layer.embeddings.trainable
+        frozen = why == "its kernel is frozen"
         if frozen and not layer.tie_weights and layer.reverse_embeddings.trainable:
             return None
         return why

@@ -8,7 +8,8 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_proxprop.blocks.base import Block, product
+from keras_proxprop.blocks.base import Block, reason_of_no_variable
+from keras_proxprop.blocks.product import product
 from keras_proxprop.hiding import hidden
 from keras_proxprop.keras_seams.layers import renormalizes
 from keras_proxprop.keras_seams.own_call import Run
@@ -31,6 +32,9 @@ class ScalingBlock(Block):
 
     @classmethod
     def reason_against(cls, layer):
+        why = reason_of_no_variable(layer, cls.names)
+        if why is not None:
+            return why
         weights = cls._weights(layer)
         if not weights:
             return "no weights"

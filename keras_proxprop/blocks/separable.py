@@ -12,6 +12,7 @@ class SeparableBlock(CompositeBlock):
 
     layer_classes = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
     kernel_name = "depthwise_kernel"
+    other_names = ("pointwise_kernel", "bias")
 
     def make_parts(self):
         return [DepthwisePart(self.layer, self), PointwisePart(self.layer, self)]

@@ -18,6 +18,7 @@ from keras_proxprop.hiding import recorded_by
 from keras_proxprop.in_thread import InThread
 from keras_proxprop.keras_seams.batch_size import items_in
 from keras_proxprop.keras_seams.layers import layers_of, tell_known_sizes
+from keras_proxprop.keras_seams.own_methods import assigned, is_shadow
 
 # The active recorders of every thread, outermost first.
 _active = InThread(())
@@ -198,6 +199,7 @@ def _cover(layer):
         def call(*args, **kwargs):
             return _call(layer, original, args, kwargs)
 
+        call._proxprop_in_place_of = vars(layer).get("call")
         # Not by Keras's own __setattr__, which would track the function.
         object.__setattr__(layer, "call", call)
 
@@ -207,7 +209,12 @@ def _uncover(layer):
         _shadows[id(layer)] -= 1
         if not _shadows[id(layer)]:
             del _shadows[id(layer)]
-            object.__delattr__(layer, "call")
+            shadow, before = vars(layer).get("call"), assigned(layer, "call")
+            # What was assigned while the shadow was there stays.
+            if is_shadow(shadow):
+                object.__delattr__(layer, "call")
+                if before is not None:
+                    object.__setattr__(layer, "call", before)
 
 
 def spec_of(x):

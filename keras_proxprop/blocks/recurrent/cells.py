@@ -11,7 +11,8 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_proxprop.blocks.base import Block, CompositeBlock, product
+from keras_proxprop.blocks.base import Block, CompositeBlock, reason_of_no_variable
+from keras_proxprop.blocks.product import product
 from keras_proxprop.blocks.recurrent.scan import delayed, scan
 from keras_proxprop.hiding import hidden, recording_tapes
 from keras_proxprop.rows.arrays import working_dtype
@@ -87,7 +88,7 @@ class CellBlock(CompositeBlock):
             return "recurrent_dropout"
         if layer.dropout and getattr(layer, "implementation", 2) == 1:
             return "dropout with implementation=1, which masks every gate's inputs"
-        return None
+        return reason_of_no_variable(layer, ("kernel", "recurrent_kernel", "bias"))
 
     def weights_of_parts(self, kernels, bias):
         """Returns the kernels and biases of every linear map. Here one map has all columns."""

@@ -8,16 +8,13 @@ import tensorflow as tf
 from keras_proxprop.blocks.base import CompositeBlock
 from keras_proxprop.blocks.recurrent.cells import FROZEN, LSTMCellBlock, SimpleRNNCellBlock
 from keras_proxprop.blocks.recurrent.gru import GRUCellBlock
+from keras_proxprop.keras_seams.own_methods import reason_of_own_method
 
 _CELLS = {
     cell_class: block
     for block in (SimpleRNNCellBlock, LSTMCellBlock, GRUCellBlock)
     for cell_class in block.layer_classes
 }
-_LOOPS = [
-    layer_class.inner_loop
-    for layer_class in (keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU)
-]
 
 
 class RecurrentBlock(CompositeBlock):
@@ -40,22 +37,23 @@ class RecurrentBlock(CompositeBlock):
         cells = cells_of(self.layer)
         # A layer's only cell is reported by the layer's name.
         name = self.reported_as if len(cells) == 1 else None
-        return [_block_class(cell)(cell, self.whole, name) for cell in cells]
+        return [_CELLS[_cell_class(cell)](cell, self.whole, name) for cell in cells]
 
     def make_parts(self):
         return [part for cell in self.cells for part in cell.parts]
 
     @classmethod
     def reason_against(cls, layer):
-        if type(layer).inner_loop not in _LOOPS:
-            return f"{type(layer).__name__} overrides inner_loop()"
+        for stack in _stacks_of(layer.cell):
+            why = reason_of_own_method(stack, keras.layers.StackedRNNCells)
+            if why is not None:
+                return why
         for cell in cells_of(layer):
-            block = _block_class(cell)
-            if block is None:
+            cell_class = _cell_class(cell)
+            if cell_class is None:
                 return f"no block for {type(cell).__name__}"
-            if type(cell).call not in [c.call for c in block.layer_classes]:
-                return f"{type(cell).__name__} overrides call()"
-            why = block.reason_against(cell)
+            why = reason_of_own_method(cell, cell_class)
+            why = why or _CELLS[cell_class].reason_against(cell)
             if why and why != FROZEN:
                 return why
         return None if layer.trainable_variables else FROZEN
@@ -144,9 +142,16 @@ def runs_on_cudnn(layer):
     )
 
 
-def _block_class(cell):
-    """Returns the block class for a cell, `None` if there is none."""
-    return next((_CELLS[c] for c in type(cell).__mro__ if c in _CELLS), None)
+def _stacks_of(cell):
+    """Returns the stacks of cells that a cell is made of."""
+    if not isinstance(cell, keras.layers.StackedRNNCells):
+        return []
+    return [cell, *(stack for inner in cell.cells for stack in _stacks_of(inner))]
+
+
+def _cell_class(cell):
+    """Returns the class for which a cell has a block, `None` if there is none."""
+    return next((c for c in type(cell).__mro__ if c in _CELLS), None)
 
 
 def _time_first(x):
