@@ -211,8 +211,12 @@ class Checkpointed(tf.train.experimental.PythonState):
         self._curvatures = curvatures
 
     def serialize(self):
+        save = self._curvatures.save
+        # A SavedModel asks in a graph, where variables have no arrays; no `tf.init_scope`
+        # leads out of it.
+        named = save() if tf.executing_eagerly() else elsewhere(save)
         file = io.BytesIO()
-        np.savez(file, **self._curvatures.save())
+        np.savez(file, **named)
         return file.getvalue()
 
     def deserialize(self, string_value):

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scenarios import OPTIMIZERS, compiled, fit, python, with_both
+from helpers import assert_close
+from scenarios import RESUMED, compiled, data, fit, mlp, python, remembering, with_both
 
 # Runs what was exported, where this package cannot be imported.
 SERVE = """
@@ -71,7 +72,7 @@ def test_the_exported_model_gives_the_same_outputs_without_this_package(way, tmp
         pytest.importorskip("onnxruntime")
     x = np.linspace(-1, 1, 2 * 6 * 6, dtype="float32").reshape(2, 6, 6, 1)
     paths, expected = [], []
-    for name, new in OPTIMIZERS.items():
+    for name, new in RESUMED.items():
         model = trained(new)
         paths.append(str(tmp_path / name))
         WAYS[way](model, paths[-1])
@@ -89,3 +90,27 @@ def test_an_export_holds_no_variable_of_the_optimizer(new, tmp_path):
     # Iterations, learning rate and tau are scalars, which the model has none of.
     assert shapes == {tuple(v.shape) for v in model.variables}
     assert () in {tuple(v.shape) for v in model.optimizer.variables}
+
+
+def as_trained(model, folder):
+    return model
+
+
+def loaded(model, folder):
+    model.save(folder / "model.keras")
+    return keras.models.load_model(folder / "model.keras")
+
+
+@pytest.mark.parametrize("given", [as_trained, loaded])
+def test_a_module_that_holds_a_model_with_memory_is_saved_with_it(given, tmp_path):
+    model = compiled(mlp(), remembering())
+    fit(model)
+    module, x = tf.Module(), data()[0]
+    module.model = given(model, tmp_path)
+    spec = tf.TensorSpec([None, x.shape[1]])
+    module.serve = tf.function(lambda x: module.model(x), [spec], autograph=False)
+    tf.saved_model.save(module, tmp_path / "module")
+    found = tf.saved_model.load(tmp_path / "module")
+    assert_close(found.serve(x), model(x), 1e-5)
+    # It trains on afterwards.
+    fit(module.model)

@@ -74,6 +74,15 @@ def by_checkpoint(model, fresh, folder):
     return fresh
 
 
+def by_saved_model(model, fresh, folder):
+    tf.saved_model.save(model, folder / "saved_model")
+    # Where a SavedModel keeps its checkpoint, of which the model is the root.
+    path = folder / "saved_model" / "variables" / "variables"
+    tf.train.Checkpoint(fresh).restore(str(path))
+    fresh.optimizer.build(fresh.trainable_variables)
+    return fresh
+
+
 def by_checkpoint_twice(model, fresh, folder):
     once = by_checkpoint(model, fresh, folder)
     optimizer = once.optimizer.from_config(once.optimizer.get_config())
@@ -116,6 +125,7 @@ WAYS = {
     "keras": by_file,
     "weights": by_weights,
     "checkpoint": by_checkpoint,
+    "saved model": by_saved_model,
     "checkpoint of a checkpoint": by_checkpoint_twice,
     "hand": by_hand,
     "backup": by_backup,
