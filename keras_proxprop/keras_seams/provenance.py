@@ -110,7 +110,7 @@ def are_finite(directions):
     """Returns whether directions are finite, and the loss they come from where it is known."""
     directions = [d for d in directions if d is not None]
     noted = [getattr(values_of(d), "_proxprop_finite", None) for d in directions]
-    if not all(flag is not None and _is_reachable(flag) for flag in noted):
+    if not noted or not all(flag is not None and _is_reachable(flag) for flag in noted):
         return all_finite(directions)
     flags = list({id(flag): flag for flag in noted}.values())
     return flags[0] if len(flags) == 1 else tf.reduce_all(tf.stack(flags))
