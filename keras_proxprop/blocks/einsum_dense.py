@@ -63,8 +63,8 @@ class Axes:
         )
 
     def _letters(self, order, inputs, kernel, outputs):
-        parts = {self.inputs: inputs, self.kernel: kernel, self.outputs: outputs}
-        return "".join(c for c in order if all((c in p) == held for p, held in parts.items()))
+        parts = (self.inputs, inputs), (self.kernel, kernel), (self.outputs, outputs)
+        return "".join(c for c in order if all((c in p) == held for p, held in parts))
 
 
 class EinsumDenseBlock(Block):

@@ -46,6 +46,16 @@ CASES = {
         lambda: layers.EinsumDense("abc,cbd->adb", (2, 3), bias_axes="db"),
         (5, 3, 2),
     ),
+    # Inputs and outputs have the same axes.
+    "einsum-scale": (
+        lambda: layers.EinsumDense("abc,c->abc", (2, 3), bias_axes="c"),
+        (4, 2, 3),
+    ),
+    "einsum-scales": (lambda: layers.EinsumDense("abc,bc->abc", (2, 3)), (4, 2, 3)),
+    "einsum-scales-ellipsis": (
+        lambda: layers.EinsumDense("...bc,cb->...bc", (2, 3), bias_axes="bc"),
+        (4, 2, 3),
+    ),
     "batch-norm": (lambda: layers.BatchNormalization(), (6, 3)),
     "batch-norm-synchronized": (lambda: layers.BatchNormalization(synchronized=True), (6, 3)),
     "batch-norm-axis1": (lambda: layers.BatchNormalization(axis=1), (3, 2, 4)),

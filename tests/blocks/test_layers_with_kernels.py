@@ -79,13 +79,29 @@ class FeedForward(layers.Layer):
         return {"first": solved(x, d["first"]), "gain": d["gain"], "second": second}
 
 
+class Scales(layers.Layer):
+    """A kernel whose product has the axes of the inputs."""
+
+    def build(self, shape):
+        self.scales = self.add_weight(shape=(2, WIDTH // 2), name="scales")
+
+    def call(self, x):
+        x = ops.reshape(x, (-1, 2, WIDTH // 2))
+        z = ops.einsum("tgh,gh->tgh", x, self.scales)
+        return ops.reshape(z, (1, -1, WIDTH))
+
+    def reference(self, x, d):
+        curvature = np.sum(x**2, axis=0).reshape(2, -1)
+        return {"scales": d["scales"] / (curvature + 1 / TAU)}
+
+
 def solved(a, gradient):
     """Returns `(AᵀA + I/τ)⁻¹` times a gradient whose axis before the last is of features."""
     gram = a.T @ a + np.eye(a.shape[1]) / TAU
     return np.linalg.solve(gram, gradient)
 
 
-@pytest.fixture(params=[Experts, BiasedExperts, FeedForward])
+@pytest.fixture(params=[Experts, BiasedExperts, FeedForward, Scales])
 def registered(request):
     keras_proxprop.register_block(request.param, blocks.KernelsBlock)
     yield request.param
