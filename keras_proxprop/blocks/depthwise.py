@@ -11,7 +11,6 @@ class DepthwiseBlock(Block):
     """`DepthwiseConv1D/2D`, channels last."""
 
     layer_classes = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-    kernel_name = "kernel"
 
     # Their columns stand channel by channel, not layer by layer.
     shares_rows = False

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_proxprop.blocks.base import Block, reason_of_no_variable
 from keras_proxprop.blocks.product import product
 from keras_proxprop.hiding import hidden
-from keras_proxprop.keras_seams.layers import renormalizes
+from keras_proxprop.keras_seams.layers import is_rematerialized, renormalizes
 from keras_proxprop.keras_seams.own_call import Run
 from keras_proxprop.rows.arrays import size, working_dtype
 from keras_proxprop.rows.scaling import ScalingRows, SlopeRows
@@ -32,6 +32,8 @@ class ScalingBlock(Block):
 
     @classmethod
     def reason_against(cls, layer):
+        if is_rematerialized(layer):
+            return "rematerialized"
         why = reason_of_no_variable(layer, cls.names)
         if why is not None:
             return why

@@ -50,7 +50,7 @@ class ProxProp(OptimizerWrapper):
             as it is in the inner optimizer, 0.001 for `ScheduleFreeAdam`.
         tau: proximal step size τ: a positive float, a `LearningRateSchedule` of the
             inner optimizer's iterations, or "auto": ten over each layer's mean curvature,
-            `10 F / trace(AᵀA)` with `F` features, which suits any scale of the inputs and any
+            `10 F / trace(AᵀA)` with `F` features, which suits the scale of the inputs and any
             number of rows. For small values directions approach `tau` times the gradient, for
             large ones the least-squares step. Defaults to `"auto"`; the paper has 1 and 0.05.
         solver: "auto" (default: exact, or conjugate gradients where exact steps cost too

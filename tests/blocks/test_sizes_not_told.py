@@ -46,8 +46,9 @@ def weights_after_a_step(x, layers, memory, shape):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input(x.shape[1:]), *layers(), L.Identity()])
     rank = len(model.output_shape)
-    for layer in [POOLING[rank]()] * (rank > 2) + [L.Dense(2)]:
-        model.add(layer)
+    if rank in POOLING:
+        model.add(POOLING[rank]())
+    model.add(L.Dense(2))
     model.compile(ProxProp(memory=memory), "mse", jit_compile=False)
     specs = tf.TensorSpec(shape, tf.float32), tf.TensorSpec([None, None], tf.float32)
     data = tf.data.Dataset.from_generator(lambda: [(x, Y)], output_signature=specs)
