@@ -147,7 +147,7 @@ class Plan:
         if self.reason(layer) is not None:
             return self.reason(layer)
         if id(layer) in recorder.not_taken:
-            return f"its inputs are {recorder.not_taken[id(layer)]}"
+            return recorder.not_taken[id(layer)]
         return ELSEWHERE if id(layer) in recorder.elsewhere else "not called"
 
     def block(self, layer):

@@ -27,7 +27,10 @@ def read_elsewhere(recorder, weights, blocks):
 def _reached(recorder, weights):
     variables = {variable_key(w): native(variable_of(w)) for w in weights}
     # The search stops at every `z`, so it starts from the inputs of linear maps, too.
-    ends = [outputs for _, _, outputs in recorder.model_calls]
+    # A call that no layer is noted in is another part of the loss, as a regularizer is.
+    others = list(map(id, recorder.other_calls))
+    calls = [call for call in recorder.model_calls if id(call) not in others]
+    ends = [outputs for _, _, outputs in calls]
     ends += [use.inputs for use in recorder.uses]
     ends = tf.nest.flatten(ends, expand_composites=True)
     ends = [t for t in ends if tf.is_tensor(t) and t.dtype.is_floating]

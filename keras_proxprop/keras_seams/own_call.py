@@ -12,7 +12,7 @@ from keras.src.backend.common.masking import get_keras_mask as keras_mask
 from keras.src.backend.common.masking import set_keras_mask as put_keras_mask
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 
-__all__ = ["CallScope", "Run", "keras_mask", "put_keras_mask"]
+__all__ = ["CallScope", "OwnScope", "Run", "keras_mask", "put_keras_mask"]
 _CONTEXT = "current_call_ctx"
 
 
@@ -35,6 +35,10 @@ class CallScope:
                 yield
         finally:
             global_state.set_global_attribute(_CONTEXT, outside)
+
+
+class OwnScope(keras.StatelessScope):
+    """The scope in which a layer is run again, unlike any of the user's own."""
 
 
 class Run:
@@ -67,7 +71,7 @@ class Run:
         """
         args, kwargs = given
         state = list(zip(self._others, self.state))
-        scope = keras.StatelessScope(state + list(zip(self._weights, values)))
+        scope = OwnScope(state + list(zip(self._weights, values)))
         before = dict(scope.state_mapping)
         with scope, self.scope.again():
             outputs = type(self._layer).call(self._layer, *args, **kwargs)

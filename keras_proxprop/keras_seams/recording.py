@@ -19,6 +19,11 @@ from keras_proxprop.in_thread import InThread
 from keras_proxprop.keras_seams.batch_size import items_in
 from keras_proxprop.keras_seams.layers import layers_of, tell_known_sizes
 from keras_proxprop.keras_seams.own_methods import assigned, is_shadow
+from keras_proxprop.keras_seams.surroundings import (
+    accumulators_around,
+    has_other_values,
+    loops_around,
+)
 
 # The active recorders of every thread, outermost first.
 _active = InThread(())
@@ -94,14 +99,16 @@ class Recorder:
     def clear(self):
         """Forgets what was noted."""
         self.uses = []
-        self.model_calls = []
+        # The calls of the model, and those of them that no layer is noted in.
+        self.model_calls, self.other_calls = [], []
         self.weighted = []
         self.elsewhere = {}
-        # The kinds of inputs that blocks do not take, by the ids of their layers.
+        # Why calls of layers with blocks were not noted, by the ids of the layers.
         self.not_taken = {}
 
     def start(self):
         self.graph = _current_graph()
+        self._loops, self._accumulators = loops_around(self.graph), accumulators_around()
         _active.value += (self,)
         self._shadow(self.model)
 
@@ -128,12 +135,27 @@ class Recorder:
         """Prepares for a call of `layer`; returns whether its tensors can be used later."""
         # A model or layer may have built its sublayers only now, in its call.
         self._shadow(layer)
-        if _current_graph() is self.graph:
+        if _current_graph() is self.graph and loops_around(self.graph) == self._loops:
             return True
-        # A scratch graph (Keras building the model) or a graph inside this one
-        # (tf.function, control flow): its tensors cannot be used outside of it.
+        # A scratch graph (Keras building the model), a graph inside this one (tf.function,
+        # control flow), or the body of a `tf.vectorized_map`: its tensors cannot be used
+        # outside of it.
         self.elsewhere[id(layer)] = layer
         return False
+
+    def reason_against(self, layer, kind):
+        """Returns why a call on inputs of this kind cannot be noted, or `None`."""
+        if not self.block(layer).takes(kind):
+            return f"its inputs are {kind}"
+        return self._reason_of_place(layer)
+
+    def _reason_of_place(self, layer):
+        """Returns why no call of a layer or model can be noted in this place, or `None`."""
+        if has_other_values(layer):
+            return "called with other values than those of its weights"
+        if accumulators_around() > self._accumulators:
+            return "called in a ForwardAccumulator"
+        return None
 
     def watch(self, z):
         if self.tape is not None:
@@ -142,6 +164,8 @@ class Recorder:
     def leave(self, layer, args, kwargs, outputs):
         if layer is self.model:
             self.model_calls.append((args, kwargs, outputs))
+            if self._reason_of_place(layer):
+                self.other_calls.append(self.model_calls[-1])
             last_call[layer] = tf.nest.map_structure(spec_of, (args, kwargs))
             return
         # The weights that make a recurrent layer's outputs are those of its (last) cell.
@@ -170,10 +194,11 @@ def _call(layer, original, args, kwargs):
     owners = [r for r in _active.value if r.owns(layer)]
     owners = [r for r in owners if r.enter(layer)]
     noting = [r for r in owners if r.block(layer) is not None]
-    kind = _kind(args, kwargs)
-    if noting and not noting[0].block(layer).takes(kind):
+    reasons = [r.reason_against(layer, _kind(args, kwargs)) for r in noting]
+    if any(reasons):
+        # The recorders that a call is noted for run it together.
         for recorder in noting:
-            recorder.not_taken[id(layer)] = kind
+            recorder.not_taken[id(layer)] = next(filter(None, reasons))
         noting = []
     if noting:
         blocks = [r.block(layer) for r in noting]
