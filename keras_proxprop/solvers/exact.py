@@ -7,7 +7,7 @@ from keras_proxprop import replicas, tf32, xla
 from keras_proxprop.arguments import check_choice
 from keras_proxprop.rows.matrix import laid_out
 from keras_proxprop.solvers import price
-from keras_proxprop.solvers.factorization import checked, solution
+from keras_proxprop.solvers.factorization import checked, solution, square
 from keras_proxprop.solvers.solver import Solver
 
 
@@ -91,6 +91,9 @@ class _Form:
         self._rows, self._d, self._rest = rows, d, rest
         self.gram, self.shift = gram, shift
 
+    # Nothing is added that cancels.
+    keeps = None
+
     def otherwise(self, factor, p):
         rows = self._rows
         if rows.layout is None or replicas.in_sync() > 1:
@@ -147,6 +150,15 @@ class _Dual(_Form):
     rounding = 1e-6
     # A small residual does not show the errors of K⁻¹ D that cancel in Aᵀ (K⁻¹ D).
     refined = None
+    # How many times as long as the direction τ rest may be, nearly all of which cancels then.
+    _longest = 500.0
+
+    @property
+    def keeps(self):
+        return self._keeps if self._rest is not None else None
+
+    def _keeps(self, p):
+        return square(self._rest) <= (self._longest * self.shift) ** 2 * square(p)
 
     def energy(self, x):
         parts = self._rows.multiply_transposed(x)

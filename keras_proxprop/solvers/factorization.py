@@ -60,6 +60,8 @@ def solution(form, direction):
                 `direction` that returns tensors of the dtype of `gram`.
             refined: function of `inverse` and a direction that returns a better one, or
                 `None`.
+            keeps: function of a direction that returns whether float32 keeps it, a boolean
+                tensor, where the form adds what cancels; or `None`.
             otherwise: function of `W`, where `WᵀW` is the inverse, and of the direction
                 made with it, that returns what `checked` returns.
         direction: function of `inverse`, `inverse(x) = (G + shift I)⁻¹ x`, that returns a
@@ -71,6 +73,8 @@ def solution(form, direction):
     if form.gram.dtype == tf.float32:
         most = tf.constant(_unchecked(form))
         trusted = _trusted(factor, form.gram, form.shift, most)
+        if form.keeps is not None:
+            trusted &= form.keeps(p)
     return replicas.cond(
         replicas.every(trusted),
         lambda: (p, tf.constant(False)),
@@ -104,17 +108,19 @@ def checked(form, factor, p):
 
     def refined():
         better = form.refined(lambda x: _apply(factor, x), p)
-        change = _square([b - a for a, b in zip(p, better)])
-        enough = change <= _REFINABLE**2 * _square(better)
+        change = square([b - a for a, b in zip(p, better)])
+        enough = change <= _REFINABLE**2 * square(better)
         enough &= amplification <= _REFINABLE_AMPLIFICATION
         return tf.cond(enough, lambda: (better, tf.constant(False)), in_float64)
 
     untrusted = refined if form.refined else in_float64
     alike &= _trusted(factor, form.gram, form.shift, tf.constant(math.inf))
+    if form.keeps is not None:
+        alike &= form.keeps(p)
     return replicas.cond(replicas.every(alike), lambda: undamped, untrusted)
 
 
-def _square(parts):
+def square(parts):
     """Returns half the square of a direction's length."""
     return tf.add_n([tf.nn.l2_loss(part) for part in parts])
 

@@ -142,3 +142,22 @@ def test_cg_that_has_converged_stays_there():
     problem.d[:, 1] = 0
     p, _ = direction(solvers.ConjugateGradient(50), problem.rows(), problem.d, 1.0)
     assert_close(p, dense_solve(problem.a, problem.d, 1.0), 1e-9)
+
+
+@pytest.mark.parametrize("count, inputs", [(8, 20), (12, 30)])
+@pytest.mark.parametrize("tau", [1e2, 1e4, 1e6, 1e8])
+@pytest.mark.parametrize("name", ["primal", "dual"])
+def test_a_rest_that_nearly_cancels_in_float32_is_solved_in_float64(name, tau, count, inputs):
+    problem = Problem(count, inputs, 25, bias=False)
+    problem.x, problem.d = (
+        part.astype("float32").astype("float64") for part in (problem.x, problem.d)
+    )
+    # In the range of Aᵀ, where τ rest is all but cancelled.
+    rest = problem.a.T @ np.random.default_rng(1).normal(size=[count, 25])
+    rest = rest.astype("float32").astype("float64")
+    rows, solver = problem.rows(tf.float32), SOLVERS[name]
+    found, damped = direction(solver, rows, problem.d, tau, rest, tf.float32)
+    matrix = problem.a.T @ problem.a + np.eye(inputs) / tau
+    expected = np.linalg.solve(matrix, problem.a.T @ problem.d + rest)
+    assert_close(found, expected, 1e-3)
+    assert not damped
