@@ -2,8 +2,9 @@
 
 import tensorflow as tf
 
+from keras_proxprop.keras_seams.eager_walk import final_layers_of_call
 from keras_proxprop.keras_seams.provenance import made_by_a_tape
-from keras_proxprop.keras_seams.scratch import read_of_call
+from keras_proxprop.keras_seams.scratch import read_of_calls
 
 
 def final_layers(recorder, target):
@@ -25,8 +26,13 @@ def final_layers(recorder, target):
             "`tf.function`, or pass final_layer='implicit'."
         )
     key = final_layers, *(id(layer) for layer, _ in recorder.weighted)
-    return read_of_call(
-        recorder, key, lambda layer: None, lambda traced: final_layers(traced, None)
+    return read_of_calls(
+        recorder,
+        recorder.model_calls,
+        key,
+        lambda layer: None,
+        lambda traced: final_layers(traced, None),
+        lambda args, kwargs: final_layers_of_call(recorder.model, args, kwargs),
     )
 
 

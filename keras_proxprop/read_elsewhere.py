@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
+from keras_proxprop.keras_seams.eager_walk import reached_in_call
 from keras_proxprop.keras_seams.layers import native
 from keras_proxprop.keras_seams.provenance import made_by_a_tape
-from keras_proxprop.keras_seams.scratch import read_of_call
+from keras_proxprop.keras_seams.scratch import read_of_calls
 from keras_proxprop.weights import variable_key, variable_of
 
 
@@ -21,16 +22,26 @@ def read_elsewhere(recorder, weights, blocks):
     if not weights or not recorder.model_calls:
         return set()
     key = read_elsewhere, *sorted(map(variable_key, weights))
-    return read_of_call(recorder, key, blocks, lambda traced: _reached(traced, weights))
+    return read_of_calls(
+        recorder,
+        _calls(recorder),
+        key,
+        blocks,
+        lambda traced: _reached(traced, weights),
+        lambda args, kwargs: reached_in_call(recorder.model, args, kwargs, weights, blocks),
+    )
+
+
+def _calls(recorder):
+    # A call that no layer is noted in is another part of the loss, as a regularizer is.
+    others = list(map(id, recorder.other_calls))
+    return [call for call in recorder.model_calls if id(call) not in others]
 
 
 def _reached(recorder, weights):
     variables = {variable_key(w): native(variable_of(w)) for w in weights}
     # The search stops at every `z`, so it starts from the inputs of linear maps, too.
-    # A call that no layer is noted in is another part of the loss, as a regularizer is.
-    others = list(map(id, recorder.other_calls))
-    calls = [call for call in recorder.model_calls if id(call) not in others]
-    ends = [outputs for _, _, outputs in calls]
+    ends = [outputs for _, _, outputs in _calls(recorder)]
     ends += [use.inputs for use in recorder.uses]
     ends = tf.nest.flatten(ends, expand_composites=True)
     ends = [t for t in ends if tf.is_tensor(t) and t.dtype.is_floating]

@@ -17,6 +17,7 @@ from keras_proxprop.blocks.recurrent.layers import cells_of
 from keras_proxprop.hiding import recorded_by
 from keras_proxprop.in_thread import InThread
 from keras_proxprop.keras_seams.batch_size import items_in
+from keras_proxprop.keras_seams.kinds import kind_of_tensors, spec_of
 from keras_proxprop.keras_seams.layers import layers_of, tell_known_sizes
 from keras_proxprop.keras_seams.own_methods import assigned, is_shadow
 from keras_proxprop.keras_seams.surroundings import (
@@ -29,7 +30,6 @@ from keras_proxprop.keras_seams.surroundings import (
 _active = InThread(())
 # The arguments of every model's last recorded call, with tensors as `tf.TypeSpec`s.
 last_call: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-_KINDS = {tf.SparseTensor: "sparse", tf.RaggedTensor: "ragged"}
 _shadow_lock = threading.Lock()
 _shadows: dict = {}
 
@@ -168,9 +168,8 @@ class Recorder:
                 self.other_calls.append(self.model_calls[-1])
             last_call[layer] = tf.nest.map_structure(spec_of, (args, kwargs))
             return
-        # The weights that make a recurrent layer's outputs are those of its (last) cell.
-        layer = cells_of(layer)[-1]
-        if getattr(layer, "_trainable_variables", None):
+        layer = weighted_layer(layer)
+        if layer is not None:
             self.weighted.append((layer, outputs))
 
     @property
@@ -194,7 +193,7 @@ def _call(layer, original, args, kwargs):
     owners = [r for r in _active.value if r.owns(layer)]
     owners = [r for r in owners if r.enter(layer)]
     noting = [r for r in owners if r.block(layer) is not None]
-    reasons = [r.reason_against(layer, _kind(args, kwargs)) for r in noting]
+    reasons = [r.reason_against(layer, kind_of_tensors((args, kwargs))) for r in noting]
     if any(reasons):
         # The recorders that a call is noted for run it together.
         for recorder in noting:
@@ -210,6 +209,18 @@ def _call(layer, original, args, kwargs):
     for recorder in owners:
         recorder.leave(layer, args, kwargs, outputs)
     return outputs
+
+
+def weighted_layer(layer):
+    """Returns the layer whose weights make a layer's outputs, `None` where it has none."""
+    # For a recurrent layer, its (last) cell.
+    layer = cells_of(layer)[-1]
+    return layer if getattr(layer, "_trainable_variables", None) else None
+
+
+def nothing_else_recorded():
+    """Context in which no recorder of this thread notes anything that was started before."""
+    return _active.set(())
 
 
 def _cover(layer):
@@ -240,19 +251,6 @@ def _uncover(layer):
                 object.__delattr__(layer, "call")
                 if before is not None:
                     object.__setattr__(layer, "call", before)
-
-
-def spec_of(x):
-    """Returns the `tf.TypeSpec` of a tensor of any kind, and any other object unchanged."""
-    return tf.type_spec_from_value(x) if tf.is_tensor(x) else x
-
-
-def _kind(args, kwargs):
-    """Returns the kind of tensors that a call is made with, `None` for plain ones."""
-    for x in tf.nest.flatten((args, kwargs)):
-        if tf.is_tensor(x) and not isinstance(x, (tf.Tensor, tf.Variable)):
-            return _KINDS.get(type(x), type(x).__name__)
-    return None
 
 
 def _current_graph():
