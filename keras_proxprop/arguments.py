@@ -12,6 +12,17 @@ def check_choice(name, value, choices):
     return value
 
 
+def check_no_configs(**arguments):
+    """Raises an error where an argument of a `ProxProp` is the config of what it should be."""
+    for name, value in arguments.items():
+        if isinstance(value, dict):
+            raise TypeError(
+                f"Argument `{name}` is a config, as `get_config()` returns it: make the "
+                "optimizer with `ProxProp.from_config(config)`, not `ProxProp(**config)`. "
+                f"Received: {name}={value!r}"
+            )
+
+
 def check_whole(name, value):
     """Returns the value of an argument as an int if it is a whole number of at least 1."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)

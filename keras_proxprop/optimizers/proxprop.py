@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop import replicas, solvers
+from keras_proxprop.arguments import check_no_configs
 from keras_proxprop.exclude import Exclude, check_exclude, exclude_config, exclude_from_config
 from keras_proxprop.keras_seams import distributed_fit, installing, provenance
 from keras_proxprop.keras_seams.finite_step import step_if
@@ -104,6 +105,7 @@ class ProxProp(OptimizerWrapper):
         **kwargs: Any,
     ) -> None:
         distributed_fit.check_strategy(tf.distribute.get_strategy())
+        check_no_configs(tau=tau, solver=solver, memory=memory, learning_rate=learning_rate)
         tau = check_tau(tau)
         solver = solvers._get(solver)
         final_layer = check_final_layer(final_layer)

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.keras_seams.names import known_by_name
+from keras_proxprop.optimizers.hyperparameters import check_numbers
 from keras_proxprop.optimizers.problem_size import KnowsSizes
 
 LearningRate: TypeAlias = (
@@ -67,6 +68,8 @@ class RowAdam(KnowsSizes, keras.optimizers.Adam):
         name: str = "row_adam",
         **kwargs: Any,
     ) -> None:
+        given = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+        check_numbers({**kwargs, **given, "learning_rate": learning_rate})
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, name=name, **kwargs)
 
     def factor(self, size, variable):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_proxprop.keras_seams.names import known_by_name
 from keras_proxprop.keras_seams.optimizer_state import slot_index, variables_of
 from keras_proxprop.keras_seams.steps_together import StepsTogether
+from keras_proxprop.optimizers.hyperparameters import check_numbers
 from keras_proxprop.optimizers.long_vector import (
     joined,
     of_entries,
@@ -89,6 +90,8 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
         name: str = "schedule_free_adam",
         **kwargs: Any,
     ) -> None:
+        given = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+        check_numbers({**kwargs, **given, "learning_rate": learning_rate})
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.beta_1 = beta_1
         self.beta_2 = beta_2

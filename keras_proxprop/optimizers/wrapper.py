@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import numbers
 import warnings
 from typing import Any
 
@@ -16,7 +17,11 @@ from keras_proxprop.keras_seams.optimizer_state import (
     slot_index,
 )
 from keras_proxprop.keras_seams.sums import Sums, not_again
+from keras_proxprop.optimizers.hyperparameters import check_numbers
 from keras_proxprop.optimizers.schedule_free_adam import ScheduleFreeAdam
+
+# Names that Keras's optimizers had.
+_FORMER = {"lr": "learning_rate"}
 
 
 def make(identifier, learning_rate, kwargs, outer):
@@ -28,6 +33,7 @@ def make(identifier, learning_rate, kwargs, outer):
         kwargs: further arguments of the optimizer.
         outer: the class to which the arguments were given.
     """
+    check_numbers({**kwargs, "learning_rate": learning_rate})
     if isinstance(identifier, keras.optimizers.Optimizer):
         if kwargs:
             _check_known(kwargs, type(identifier), outer)
@@ -64,9 +70,15 @@ def _check_identifier(identifier, known=True):
     named = isinstance(identifier, dict) and isinstance(identifier.get("class_name"), str)
     if known and (isinstance(identifier, str) or named):
         return
+    # Keras's own optimizers take it first.
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    rate = isinstance(identifier, (numbers.Real, schedule)) and not isinstance(
+        identifier, bool
+    )
+    hint = f" Write `learning_rate={identifier!r}`." if rate else ""
     raise (ValueError if isinstance(identifier, (str, dict)) else TypeError)(
         "Argument `inner_optimizer` must be the name, the config or an instance of a Keras "
-        f"optimizer, or None. Received: inner_optimizer={identifier!r} "
+        f"optimizer, or None.{hint} Received: inner_optimizer={identifier!r} "
         f"(of type {type(identifier).__name__})"
     )
 
@@ -76,8 +88,10 @@ def _check_known(kwargs, inner, outer):
     parameters = [inspect.signature(c.__init__).parameters for c in (*inner.__mro__, outer)]
     known = set().union(*parameters) - {"self", "args", "kwargs"}
     for name in sorted(set(kwargs) - known):
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f" Did you mean `{close[0]}`?" if close else ""
+        close = _FORMER.get(name) or next(
+            iter(difflib.get_close_matches(name, known, 1)), None
+        )
+        hint = f" Did you mean `{close}={kwargs[name]!r}`?" if close else ""
         raise TypeError(
             f"{outer.__name__} has no argument `{name}`, and its inner optimizer "
             f"({inner.__name__}) has none either.{hint} Received: {name}={kwargs[name]!r}"

@@ -192,7 +192,8 @@ def test_an_argument_of_a_wrong_form_is_named_with_its_value(case):
 
 @pytest.mark.parametrize("inner", [None, "sgd", {"class_name": "SGD", "config": {}}, multi()])
 def test_an_argument_that_nobody_has_is_not_blamed_on_the_inner_optimizer(inner):
-    with pytest.raises(TypeError, match="ProxProp has no argument `taw`.*Did you mean `tau`"):
+    message = "ProxProp has no argument `taw`.*Did you mean `tau=1.0`"
+    with pytest.raises(TypeError, match=message):
         ProxProp(inner, taw=1.0)
     with pytest.raises(TypeError, match="no argument `qqq`"):
         ProxProp(inner, qqq=1.0)
