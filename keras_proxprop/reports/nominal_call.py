@@ -4,11 +4,24 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.keras_seams import recording
-from keras_proxprop.keras_seams.layers import built_shapes
+from keras_proxprop.keras_seams.layers import built_shapes, layers_of
 
+# What `fit` takes by default.
+_KERAS_BATCH_SIZE = 32
 # The length that is assumed for an axis of unknown length.
 _NOMINAL_LENGTH = 64
 _SPECS = tf.TensorSpec, tf.SparseTensorSpec, tf.RaggedTensorSpec
+
+
+def batch_size_of(model):
+    """Returns the batch size that a model is made for, that of `fit` where it takes any."""
+    fixed = [x.shape[0] for x in keras.tree.flatten(getattr(model, "inputs", None) or [])]
+    for layer in layers_of(model):
+        # A stateful layer keeps what it has for every item of a batch.
+        if getattr(layer, "stateful", False):
+            states = keras.tree.flatten(getattr(layer, "states", None) or [])
+            fixed += [state.shape[0] for state in states if len(state.shape)]
+    return next((size for size in fixed if size is not None), _KERAS_BATCH_SIZE)
 
 
 def call_of(model, batch_size):

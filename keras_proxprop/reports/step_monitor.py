@@ -169,6 +169,8 @@ class StepMonitor(keras.callbacks.Callback):
             if key not in self._probes:
                 with tf.init_scope():
                     self._probes[key] = Probe(block)
+            # A weight may be a layer's and its cell's: this block takes the step.
+            self._probes[key].layer = block.reported_as.name
             probes.append(self._probes[key])
             # The members share one solve. The first one has its time.
             first = len(probes) == 1

@@ -17,14 +17,12 @@ from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.proxprop import ProxProp
 from keras_proxprop.plan import Plan
 from keras_proxprop.problem import Problem, sizes_of_step
-from keras_proxprop.reports.nominal_call import call_of
+from keras_proxprop.reports.nominal_call import batch_size_of, call_of
 from keras_proxprop.reports.table import table_lines
 from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.solvers.price import backpropagation
 from keras_proxprop.weights import variable_key, variable_of
 
-# The batch size that `fit` takes by default.
-_KERAS_BATCH_SIZE = 32
 _FROZEN = "frozen"
 # Why a variable steps explicitly where its layer steps implicitly.
 _ANOTHER_MAP = "outside of the layer's linear map"
@@ -87,8 +85,9 @@ def summary(
     Args:
         model: `keras.Model` whose input shapes are known (built from inputs, or called,
             or trained before).
-        batch_size: int, the batch size to report for. Defaults to `None`: 32, which is
-            what `fit` takes by default. Other axes of unknown length count as 64.
+        batch_size: int, the batch size to report for. Defaults to `None`: that of
+            the model's inputs where it is fixed, else 32, as in `fit`. Other axes of unknown
+            length count as 64.
         optimizer: the `ProxProp` to report for. Defaults to `None`: the one that the
             model is compiled with, or else `ProxProp()`.
         print_fn: function that is called with every line. Defaults to `None`: `print`.
@@ -135,7 +134,8 @@ def summary(
     implicit = sum(r.weights for r in reports if r.step == "implicit")
     extra = sum(r.extra for r in reports)
     total = sum(r.backpropagation for r in reports)
-    title = f"Implicit steps of {model.name!r}, batch size {batch_size or _KERAS_BATCH_SIZE}"
+    batch_size = batch_size or batch_size_of(model)
+    title = f"Implicit steps of {model.name!r}, batch size {batch_size}"
     for line in [
         title + _machine_of(model, device).note,
         *table_lines(table),
@@ -169,7 +169,7 @@ def _layer_reports(model, batch_size, optimizer, replicas):
     proxprop = find_proxprop(optimizer or getattr(model, "optimizer", None)) or ProxProp()
     plan = Plan(model, **proxprop.plan_arguments())
     if batch_size is None:
-        batch_size = _KERAS_BATCH_SIZE
+        batch_size = batch_size_of(model)
     args, kwargs, batch_known = call_of(model, check_whole("batch_size", batch_size))
 
     def read(recorder):
