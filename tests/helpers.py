@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_proxprop.keras_seams.recording import Note
+from keras_proxprop.keras_seams.notes import Note
 from keras_proxprop.reports.summary import layer_reports
 
 # How `compile` is told to run the training step. Keras's default is "auto": XLA wherever

@@ -14,7 +14,7 @@ class EmbeddingBlock(Block):
 
     layer_classes = (keras.layers.Embedding,)
     kernel_name = "embeddings"
-    other_names = ()
+    other_names: tuple[str, ...] = ()
 
     # Directions that are sparse are not concatenated with those of other layers.
     shares_rows = False

@@ -6,7 +6,6 @@ their own threads, run the layers as they are. Nothing stays when the recorder e
 """
 
 import contextlib
-import dataclasses
 import functools
 import threading
 import weakref
@@ -19,6 +18,7 @@ from keras_proxprop.in_thread import InThread
 from keras_proxprop.keras_seams.batch_size import items_in
 from keras_proxprop.keras_seams.kinds import kind_of_tensors, spec_of
 from keras_proxprop.keras_seams.layers import layers_of, tell_known_sizes
+from keras_proxprop.keras_seams.notes import Note
 from keras_proxprop.keras_seams.own_methods import assigned, is_shadow
 from keras_proxprop.keras_seams.surroundings import (
     accumulators_around,
@@ -32,47 +32,6 @@ _active = InThread(())
 last_call: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _shadow_lock = threading.Lock()
 _shadows: dict = {}
-
-
-@dataclasses.dataclass(frozen=True)
-class Use:
-    """One call of a layer with a block: its inputs and its preactivation `z`."""
-
-    block: object
-    inputs: object
-    z: object
-
-
-class Note:
-    """Tells all recorders of a layer about the linear map that its block's `call` makes.
-
-    Args:
-        recorders: list of `Recorder`s.
-        blocks: the layer's block in each of them.
-    """
-
-    def __init__(self, recorders, blocks):
-        self._recorders, self.blocks = recorders, blocks
-
-    def __call__(self, inputs, z):
-        """Notes a call of the linear map, and returns `z`."""
-        for recorder, block in zip(self._recorders, self.blocks):
-            recorder.uses.append(Use(block, inputs, z))
-        return self.watch(z)
-
-    def watch(self, z):
-        """Has tapes find the loss's gradient with respect to `z`, and returns `z`."""
-        for recorder in self._recorders:
-            recorder.watch(z)
-        return z
-
-    def of_part(self, index):
-        """Returns the note of one of the block's `parts`."""
-        return self.of([block.parts[index] for block in self.blocks])
-
-    def of(self, blocks):
-        """Returns the note of other blocks of the layer, one for each recorder."""
-        return Note(self._recorders, blocks)
 
 
 class Recorder:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_proxprop import replicas
 from keras_proxprop.keras_seams.kinds import spec_of
-from keras_proxprop.keras_seams.recording import Use
+from keras_proxprop.keras_seams.notes import Use
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.solver import Solver

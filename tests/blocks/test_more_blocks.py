@@ -15,7 +15,7 @@ from keras import layers
 from more_block_cases import CASES, EXACT, LAYER_SCALE, TAU, Case
 
 from keras_proxprop.blocks import find_block
-from keras_proxprop.keras_seams.recording import Use
+from keras_proxprop.keras_seams.notes import Use
 from keras_proxprop.keras_seams.unlisted_layers import layer_scale_classes
 from keras_proxprop.problem import Member, Problem
 from keras_proxprop.solvers import ConjugateGradient, Exact
