@@ -6,30 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from batch_cases import LARGE, ROWS, X, Y, dataset, in_own_loop, net
 from helpers import assert_close_weights
 from memory_cases import restored
 
 import keras_proxprop
-from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp, replicas
+from keras_proxprop import CurvatureMemory, ProxProp, replicas
 from keras_proxprop.memory.averaged_gram import KEPT
 from keras_proxprop.optimizers.finding import find_proxprop
 from keras_proxprop.rows.matrix import MatrixRows
 from keras_proxprop.solvers.auto import Auto
-
-L = keras.layers
-LARGE = 640
-FEATURES, ROWS = 40, 2 * LARGE
-random = np.random.default_rng(0)
-X = random.normal(size=(ROWS, FEATURES)).astype("float32")
-Y = random.normal(size=(ROWS, 1)).astype("float32")
-
-
-def net(optimizer=None):
-    keras.utils.set_random_seed(0)
-    layers = [L.Dense(200, activation="tanh") for _ in range(3)]
-    model = keras.Sequential([keras.Input((FEATURES,)), *layers, L.Dense(1)])
-    model.compile(optimizer or ProxProp(), "mse", jit_compile=False)
-    return model
 
 
 def with_memory(model):
@@ -37,19 +23,9 @@ def with_memory(model):
     return len(find_proxprop(model.optimizer)._curvatures.variables) // len(KEPT)
 
 
-def saved_batch_size(model):
-    store = {}
-    model.optimizer.save_own_variables(store)
-    return int(store["curvature_batch_size"])
-
-
 def forms(model, batch_size=None):
     layers = keras_proxprop.summary(model, batch_size, print_fn=lambda line: None)
     return [layer.solver for layer in layers]
-
-
-def dataset(batch_size, **arguments):
-    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(batch_size, **arguments)
 
 
 class Unsized(keras.utils.PyDataset):
@@ -77,21 +53,6 @@ def generator(size):
 
 def fed(data):
     return lambda model, size: model.fit(data(size), verbose=0)
-
-
-def in_own_loop(traced):
-    def train(model, size, data=None):
-        def step(x, y):
-            with ImplicitGradientTape(model, **model.optimizer.step_arguments()) as tape:
-                loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
-            weights = model.trainable_weights
-            model.optimizer.apply(tape.gradient(loss, weights), weights)
-
-        step = tf.function(step) if traced else step
-        for x, y in data or dataset(size):
-            step(x, y)
-
-    return train
 
 
 WAYS = {
@@ -183,56 +144,6 @@ def test_a_saved_choice_is_kept(way, scaled, tmp_path):
         each.fit(X[:64], Y[:64], batch_size=64, shuffle=False, verbose=0)
     assert with_memory(other) == with_memory(model) == 3
     assert_close_weights(other.get_weights(), model.get_weights(), 1e-6)
-
-
-class Positions(L.Layer):
-    """Adds an embedding of positions, which has no axis of items."""
-
-    def __init__(self):
-        super().__init__()
-        self.table = L.Embedding(80, FEATURES)
-
-    def call(self, x):
-        return x + self.table(tf.range(80))
-
-
-# What is noted of these layers does not begin with the axis of items.
-OTHERS = {
-    "moments of a wide layer": lambda: [L.Dense(700), L.BatchNormalization()],
-    "moments of a narrow layer": lambda: [L.Dense(8), L.LayerNormalization()],
-    "time steps": lambda: [L.RepeatVector(700), L.SimpleRNN(3)],
-    "few time steps": lambda: [L.RepeatVector(5), L.LSTM(3)],
-    "positions": lambda: [L.RepeatVector(80), Positions(), L.GlobalAveragePooling1D()],
-}
-
-
-@pytest.mark.parametrize("way", ["arrays", "own loop", "own tf.function"])
-@pytest.mark.parametrize("name", OTHERS)
-def test_it_is_chosen_for_the_items_of_the_model_s_inputs(name, way):
-    for size, expected in (16, 64), (LARGE, LARGE):
-        keras.utils.set_random_seed(0)
-        layers = [*OTHERS[name](), L.Dense(20, activation="tanh"), L.Dense(1)]
-        model = keras.Sequential([keras.Input((FEATURES,)), *layers])
-        model.compile(ProxProp(memory=CurvatureMemory(layers="all")), "mse", jit_compile=False)
-        model.optimizer.build(model.trainable_variables)
-        items = dataset(size).take(1)
-        x, y = next(iter(items))
-        if way == "arrays":
-            model.fit(x, y, batch_size=size, verbose=0)
-        else:
-            in_own_loop(way != "own loop")(model, size, items)
-        assert saved_batch_size(model) == expected
-
-
-def test_a_jacobian_settles_nothing():
-    model = net()
-    model.optimizer.build(model.trainable_variables)
-    x = tf.constant(X[:LARGE])
-    with ImplicitGradientTape(model, **model.optimizer.step_arguments()) as tape:
-        mean = tf.reduce_mean(model(x), 0)
-    tape.jacobian(mean, model.trainable_variables)
-    model.train_on_batch(x, Y[:LARGE])
-    assert saved_batch_size(model) == LARGE
 
 
 def test_a_state_that_was_saved_without_the_choice_was_chosen_for_64():
