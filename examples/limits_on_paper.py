@@ -98,7 +98,7 @@ def costs_of_step(model, batch, optimizer):
         members = plan.without_tied(recorder, plan.members(recorder))
         implicit, explicit = Problem.of_step(members)
         own = [of_backpropagation(problem, rows) for problem, rows in implicit + explicit]
-        solvers = plan.solvers(implicit)
+        solvers = plan.solvers(implicit, recorder.batch_size)
         extra = [beyond(*each, solver) for each, solver in zip(implicit, solvers)]
         return sum(own, Cost()), extra
 

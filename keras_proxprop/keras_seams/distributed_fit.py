@@ -56,8 +56,9 @@ def install():
         compiled = proxprop is not None
         if compiled:
             check_strategy(self.distribute_strategy)
-            if iterator is not None:
-                proxprop.damped_steps.begin()
+            damped = getattr(proxprop, "damped_steps", None)
+            if damped and iterator is not None:
+                damped.begin()
             if curvatures := getattr(proxprop, "_curvatures", None):
                 curvatures.expect(batch_size_of(iterator, data_batch))
         if iterator is not None and self._distribute_strategy is not None and compiled:
