@@ -21,6 +21,9 @@ class Heads(keras.Model):
         self.heads = [L.Dense(16, activation="tanh", name=f"head{i}") for i in range(2)]
         self.ends = [L.Dense(1, name=f"end{i}") for i in range(2)]
 
+    def build(self, shape):
+        """Layers are built when they are called."""
+
     def call(self, x, task=0):
         return self.ends[task](self.heads[task]([1.0, 30.0][task] * self.trunk(x)))
 

@@ -160,7 +160,7 @@ def test_a_step_is_as_long_where_the_length_of_sequences_is_not_known(net):
         y = np.ones_like(model(x))
         specs = [tf.TensorSpec([None, *shape[1:]]) for shape in (model.input_shape, y.shape)]
         data = tf.data.Dataset.from_generator(lambda: [(x, y)], output_signature=tuple(specs))
-        model.fit(data, verbose=0)
+        model.fit(data, steps_per_epoch=1, verbose=0)
         weights.append(model.get_weights())
     for a, b in zip(*weights):
         # The trace of patches, which τ is read from, is another where it is not known.
