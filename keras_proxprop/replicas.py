@@ -15,6 +15,7 @@ from keras_proxprop.keras_seams.replica_branches import (
     must_assign_around,
     of_all_here,
 )
+from keras_proxprop.rows.arrays import key_of_size
 
 _apart = InThread(False)
 
@@ -75,13 +76,13 @@ def total_counts(counts):
     """
     if in_sync() == 1 or not counts:
         return counts
-    own = {id(count) if tf.is_tensor(count) else count: count for count in counts}
+    own = {key_of_size(count): count for count in counts}
     totals = dict(zip(own, map(_total_here, of_all_here(list(own.values())))))
     sent = [key for key, known in totals.items() if known is None]
     if sent:
         parts = tf.stack([tf.cast(own[key], tf.int32) for key in sent])
         totals.update(zip(sent, tf.unstack(total(parts))))
-    return [totals[id(count) if tf.is_tensor(count) else count] for count in counts]
+    return [totals[key_of_size(count)] for count in counts]
 
 
 def total_items(items, rows):

@@ -63,8 +63,8 @@ MUTATIONS_OF_STEPS = [
     Mutation(
         "saved memory for any weights",
         "memory/state.py",
-        "if saved in (None, place))",
-        "if True)",
+        "lambda saved: saved in (None, place))",
+        "lambda saved: True)",
         "test_saved_by_weights.py",
     ),
     Mutation(

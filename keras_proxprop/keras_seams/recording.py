@@ -152,7 +152,8 @@ def _call(layer, original, args, kwargs):
     owners = [r for r in _active.value if r.owns(layer)]
     owners = [r for r in owners if r.enter(layer)]
     noting = [r for r in owners if r.block(layer) is not None]
-    reasons = [r.reason_against(layer, kind_of_tensors((args, kwargs))) for r in noting]
+    kind = kind_of_tensors((args, kwargs)) if noting else None
+    reasons = [r.reason_against(layer, kind) for r in noting]
     if any(reasons):
         # The recorders that a call is noted for run it together.
         for recorder in noting:

@@ -100,9 +100,8 @@ class Curvatures:
         """Returns what is kept of a problem that is met for the first time."""
         shape = (rows.features, rows.features)
         shape = shape if rows.groups == 1 else (rows.groups, *shape)
-        own = (i for i, (saved, _) in enumerate(self._loaded) if saved in (None, place))
-        if (index := next(own, None)) is not None:
-            _, state = self._loaded.pop(index)
+        state = _taken(self._loaded, lambda saved: saved in (None, place))
+        if state is not None:
             if _fits(state, shape):
                 return state
             self._unused.append(state)
@@ -137,8 +136,13 @@ class Curvatures:
         return elsewhere(new)
 
     @property
+    def _placed(self):
+        """What is saved: states, each with the place of its weight."""
+        return [*zip(self._places, self._states.values()), *self._loaded]
+
+    @property
     def _saveable(self):
-        return [*self._states.values(), *(state for _, state in self._loaded)]
+        return [state for _, state in self._placed]
 
     @property
     def _all(self):
@@ -160,11 +164,11 @@ class Curvatures:
             return {}
         made_for = self._machine or machine.of_device(None, self._strategy)
         batch_size = self._chosen_for or price.TYPICAL
-        places = self._places + [place for place, _ in self._loaded]
+        places = [-1 if place is None else place for place, _ in self._placed]
         return {
             _ON_GPU: np.array(made_for is machine.GPU),
             _BATCH_SIZE: np.array(batch_size),
-            _WEIGHTS: np.array([-1 if place is None else place for place in places]),
+            _WEIGHTS: np.array(places),
         }
 
     @staticmethod
@@ -184,15 +188,13 @@ class Curvatures:
             self._machine = machine.GPU if saved[_ON_GPU] else machine.CPU
             self._chosen_for = int(saved.get(_BATCH_SIZE, price.TYPICAL))
         number = len(saved) // len(KEPT)
-        left = list(zip(self._places, self._states.values())) + self._loaded
+        left = self._placed
         places = saved.get(_WEIGHTS, [place for place, _ in left] + number * [None])
         places = [None if place in (None, -1) else int(place) for place in places]
         for i in range(number):
             arrays = [saved[f"curvature_{i}_{name}"] for name in KEPT]
-            own = (j for j, (place, _) in enumerate(left) if places[i] in (None, place))
-            if (index := next(own, None)) is not None:
-                _, state = left.pop(index)
-            else:
+            state = _taken(left, lambda place, own=places[i]: own in (None, place))
+            if state is None:
                 state = self._new(arrays[0].shape, arrays[0].dtype.name)
                 self._loaded.append((places[i], state))
             if _fits(state, arrays[0].shape):
@@ -222,6 +224,13 @@ class Checkpointed(tf.train.experimental.PythonState):
     def deserialize(self, string_value):
         with np.load(io.BytesIO(string_value), allow_pickle=False) as saved:
             self._curvatures.load(dict(saved))
+
+
+def _taken(placed, suits):
+    """Takes the first state whose place suits out of a list, and returns it, `None` if there
+    is none."""
+    index = next((i for i, (place, _) in enumerate(placed) if suits(place)), None)
+    return None if index is None else placed.pop(index)[1]
 
 
 def _fits(state, shape):

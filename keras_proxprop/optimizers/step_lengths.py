@@ -5,6 +5,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_proxprop.rows.arrays import key_of_size
+
 # What the learning rate is multiplied by, for steps in units of the weights' first size: at
 # 0.001 the first step changes a layer's preactivations by about a fifth.
 _UNITS = 210.0
@@ -58,7 +60,7 @@ def _of_labels(sizes, batches):
     # A row of an embedding sees only the labels of those items that look it up.
     known = [size.row_count is not None and not size.lookup for size in sizes]
     finals = [size for size, is_known in zip(sizes, known) if is_known and size.final]
-    finals = {(_key(size.row_count), size.per_item): size for size in finals}
+    finals = {(key_of_size(size.row_count), size.per_item): size for size in finals}
     of_finals = [(size.row_count, size.labels / size.per_item) for size in finals.values()]
     if len(of_finals) > 1:
         labels = [tf.cast(count, tf.float32) * share for count, share in of_finals]
@@ -72,16 +74,12 @@ def _of_labels(sizes, batches):
         counts.append(count)
         shares.append(share * batches if is_known else share)
     # All layers at once, and every number of rows once.
-    keys = [_key(count) for count in counts]
+    keys = list(map(key_of_size, counts))
     unique = dict(zip(keys, counts))
     places = [list(unique).index(key) for key in keys]
     rows = tf.stack([tf.cast(count, tf.float32) for count in unique.values()])
     labels = tf.gather(rows, places) * (np.float32(shares) / _LABELS)
     return tf.clip_by_value(labels**EXPONENT, _SHORTEST, _LONGEST)
-
-
-def _key(count):
-    return id(count) if tf.is_tensor(count) else count
 
 
 def first_size(variable):

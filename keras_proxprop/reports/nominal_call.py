@@ -13,7 +13,7 @@ _NOMINAL_LENGTH = 64
 _SPECS = tf.TensorSpec, tf.SparseTensorSpec, tf.RaggedTensorSpec
 
 
-def batch_size_of(model):
+def nominal_batch_size(model):
     """Returns the batch size that a model is made for, that of `fit` where it takes any."""
     fixed = [x.shape[0] for x in keras.tree.flatten(getattr(model, "inputs", None) or [])]
     for layer in layers_of(model):

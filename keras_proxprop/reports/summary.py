@@ -17,7 +17,7 @@ from keras_proxprop.optimizers.problem_size import KnowsSizes
 from keras_proxprop.optimizers.proxprop import ProxProp
 from keras_proxprop.plan import Plan
 from keras_proxprop.problem import Problem, sizes_of_step
-from keras_proxprop.reports.nominal_call import batch_size_of, call_of
+from keras_proxprop.reports.nominal_call import call_of, nominal_batch_size
 from keras_proxprop.reports.table import table_lines
 from keras_proxprop.rows.one_hot import OneHotRows
 from keras_proxprop.solvers.price import backpropagation
@@ -134,7 +134,7 @@ def summary(
     implicit = sum(r.weights for r in reports if r.step == "implicit")
     extra = sum(r.extra for r in reports)
     total = sum(r.backpropagation for r in reports)
-    batch_size = batch_size or batch_size_of(model)
+    batch_size = batch_size or nominal_batch_size(model)
     title = f"Implicit steps of {model.name!r}, batch size {batch_size}"
     for line in [
         title + _machine_of(model, device).note,
@@ -169,7 +169,7 @@ def _layer_reports(model, batch_size, optimizer, replicas):
     proxprop = find_proxprop(optimizer or getattr(model, "optimizer", None)) or ProxProp()
     plan = Plan(model, **proxprop.plan_arguments())
     if batch_size is None:
-        batch_size = batch_size_of(model)
+        batch_size = nominal_batch_size(model)
     args, kwargs, batch_known = call_of(model, check_whole("batch_size", batch_size))
 
     def read(recorder):

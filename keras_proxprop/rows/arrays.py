@@ -39,6 +39,12 @@ def size(tensor, axis):
     return (tf.unstack(shape) if isinstance(shape, tf.Tensor) else shape)[axis]
 
 
+def key_of_size(length):
+    """Returns a key of a size, which is an int or a scalar tensor: tensors cannot be compared
+    before they have values."""
+    return id(length) if tf.is_tensor(length) else length
+
+
 def sizes_to_keep(tensor):
     """Returns the sizes of all axes, for `tf.reshape`: one that is unknown is -1, and several
     are scalar tensors."""
