@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_proxprop.keras_seams.custom_gradient import custom_gradient
 from keras_proxprop.solvers.exact import add
 from keras_proxprop.solvers.gradient import Gradient
 from keras_proxprop.tau import Tau
@@ -30,7 +31,7 @@ def solve(problem, rows, d, rest, solver, tau):
         tau = Tau(tf.convert_to_tensor(tau.value))
         sources.append(tau.value)
 
-    @tf.custom_gradient
+    @custom_gradient
     def attached(*tensors):
         def gradient(*v):
             again = solver.without_refresh()

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_proxprop.hiding import hidden, recording_tapes
+from keras_proxprop.keras_seams.custom_gradient import custom_gradient
 from keras_proxprop.keras_seams.own_call import keras_mask, put_keras_mask
 
 
@@ -30,7 +31,7 @@ def product(linear, inputs, values, reads=()):
         flat = [replaced.get(i, x) for i, x in enumerate(parts)]
         return tf.nest.pack_sequence_as(inputs, flat, expand_composites=True)
 
-    @tf.custom_gradient
+    @custom_gradient
     def apart(*tensors):
         tensors, reads = tensors[: len(moving)], tensors[len(moving) :]
 

@@ -168,7 +168,8 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
 
     def _step(self, directions, variables):
         """Has the inner optimizer make its step with what replicas have agreed upon."""
-        with not_again(replicas.in_sync() > 1 and not self._accumulates):
+        # TensorFlow's sum of one replica's part is the part, in a graph that is never freed.
+        with not_again(replicas.in_sync() == 1 or not self._accumulates):
             self.inner_optimizer.apply(directions, variables)
 
     def __dir__(self):

@@ -120,3 +120,34 @@ def test_models_that_are_dropped_are_freed():
     keras.backend.clear_session()
     gc.collect()
     assert [reference() for reference in dropped] == [None, None]
+
+
+class Looping(keras.Model):
+    """Has a recurrent layer, a graph within the step's, and a derivative of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)
+        self.loop = keras.layers.GRU(3, use_cudnn=False)
+
+    def call(self, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            h = self.first(x)
+        slopes = tape.gradient(h, x)
+        h = tf.cond(tf.reduce_sum(x) > 0, lambda: self.first(x), lambda: h)
+        return self.last(self.loop(h[:, None])) + slopes[:, :1]
+
+
+@pytest.mark.parametrize("make", [mlp, Looping])
+def test_layers_weights_and_optimizers_of_dropped_models_are_freed(make):
+    dropped = []
+    for _ in range(2):
+        model = compiled(make(), proxprop())
+        fit(model)
+        kernels = [weight.value for weight in model.trainable_variables]
+        dropped += map(weakref.ref, [*model.layers, model.optimizer, *kernels])
+        del model, kernels
+    keras.backend.clear_session()
+    gc.collect()
+    assert [reference() for reference in dropped if reference() is not None] == []

@@ -15,6 +15,7 @@ from keras_proxprop.blocks.base import Block, CompositeBlock, reason_of_no_varia
 from keras_proxprop.blocks.product import product
 from keras_proxprop.blocks.recurrent.scan import delayed, scan
 from keras_proxprop.hiding import hidden, recording_tapes
+from keras_proxprop.keras_seams.custom_gradient import custom_gradient
 from keras_proxprop.rows.arrays import working_dtype
 from keras_proxprop.rows.matrix import PartitionedRows
 
@@ -157,7 +158,7 @@ class CellBlock(CompositeBlock):
         kernel = self.value(self.layer.recurrent_kernel)[:, columns]
         recording, reads = recording_tapes(), hidden([kernel])
 
-        @tf.custom_gradient
+        @custom_gradient
         def apart(h, read):
             def gradient(d):
                 # Made with the kernel itself, as in `product`, but with no tape in the loop.
