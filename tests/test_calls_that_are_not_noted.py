@@ -66,10 +66,29 @@ class Slopes(keras.Model):
         return z + accumulator.jvp(z)
 
 
+class Rematerialized(keras.Model):
+    """Calls a layer again for its gradient, and keeps nothing of the first call."""
+
+    def __init__(self, remat):
+        super().__init__()
+        self.first, self.last = layers.Dense(4, "tanh", name="own"), layers.Dense(2)
+        self.remat = remat
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.last.build((None, 4))
+
+    def call(self, x):
+        return self.last(self.remat(lambda x: self.first(x))(x))
+
+
+AGAIN = "called where tapes record nothing, as in keras.remat"
 MODELS = {
     "ops": (lambda: Mapped(ops.vectorized_map), ELSEWHERE),
     "tf": (lambda: Mapped(tf.vectorized_map), ELSEWHERE),
     "other values": (Noisy, "called with other values than those of its weights"),
+    "remat": (lambda: Rematerialized(keras.remat), AGAIN),
+    "recompute": (lambda: Rematerialized(tf.recompute_grad), AGAIN),
     "forward mode": (Slopes, "called in a ForwardAccumulator"),
 }
 

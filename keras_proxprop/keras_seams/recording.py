@@ -24,6 +24,7 @@ from keras_proxprop.keras_seams.surroundings import (
     accumulators_around,
     has_other_values,
     loops_around,
+    recording_is_stopped,
 )
 
 # The active recorders of every thread, outermost first.
@@ -114,6 +115,8 @@ class Recorder:
             return "called with other values than those of its weights"
         if accumulators_around() > self._accumulators:
             return "called in a ForwardAccumulator"
+        if recording_is_stopped():
+            return "called where tapes record nothing, as in keras.remat"
         return None
 
     def watch(self, z):

@@ -4,6 +4,7 @@ import sys
 
 # These have no public name.
 from keras.src.backend.common.stateless_scope import get_stateless_scope
+from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager.forwardprop_util import pack_tangents
 
 from keras_proxprop.keras_seams.layers import layers_of
@@ -32,6 +33,11 @@ def accumulators_around():
     that are hidden.
     """
     return len(pack_tangents([]).indices)
+
+
+def recording_is_stopped():
+    """Returns whether tapes record nothing here, as in what `keras.remat` runs again."""
+    return pywrap_tfe.TFE_Py_TapeSetIsStopped()
 
 
 def has_other_values(layer):
