@@ -11,6 +11,7 @@ import hypothesis
 import keras
 import pytest
 from tensorflow.python.autograph.core import config as autograph
+from tensorflow.python.eager import context
 from tensorflow.python.framework.ops import gradient_registry
 
 # A user's step meets no function of the package that AutoGraph rewrites, as
@@ -20,6 +21,10 @@ autograph.CONVERSION_RULES = (
     autograph.DoNotConvert("keras_proxprop"),
     *autograph.CONVERSION_RULES,
 )
+
+# A seed and a cleared session would forget the kernels of all operations. To make these anew
+# took a seventh of the suite's time. What is random in Keras keeps its state in variables.
+context.pywrap_tfe.TFE_ContextClearCaches = lambda handle: None
 
 # A failing example is shown as it was found: to look for a smaller one takes minutes.
 hypothesis.settings.register_profile(

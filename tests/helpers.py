@@ -1,5 +1,6 @@
 """What several test files use."""
 
+import itertools
 import types
 
 import keras
@@ -17,6 +18,25 @@ MODES = {
     "default": {},
     "xla": {"jit_compile": True},
 }
+
+
+def in_turns(*pools, rounds=1):
+    """Returns combinations of values in which each value of each pool stands, but not all.
+
+    For parameters that have little to do with one another: the product of them takes minutes,
+    and finds what these find.
+
+    Args:
+        pools: lists of values.
+        rounds: how often each value of the longest pool stands, with others of the others.
+    """
+    pools = [list(pool) for pool in pools]
+    turns = itertools.product(range(rounds), range(max(map(len, pools))))
+    # Each round shifts the pools against one another, so that no pair comes twice.
+    return [
+        tuple(pool[(i + k * turn) % len(pool)] for k, pool in enumerate(pools))
+        for turn, i in turns
+    ]
 
 
 def relative_error(actual, expected):

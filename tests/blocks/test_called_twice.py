@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import MODES, assert_close
+from helpers import MODES, assert_close, in_turns
 from keras import layers
 
 from keras_proxprop import ImplicitGradientTape, ProxProp
@@ -86,7 +86,7 @@ def by_two_models(layer, shape):
     return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(first + second)))
 
 
-MODELS = pytest.mark.parametrize("build", [twice, by_two_models], ids=lambda f: f.__name__)
+CALLED_TWICE = pytest.mark.parametrize("kind, build", in_turns(KINDS, [twice, by_two_models]))
 
 
 def once(layer, shape):
@@ -98,8 +98,7 @@ def total_rows(model):
     return {r.name: r.row_count for r in layer_reports(model, 6) if r.step == "implicit"}
 
 
-@MODELS
-@pytest.mark.parametrize("kind", KINDS)
+@CALLED_TWICE
 def test_summary_counts_the_rows_of_every_call(kind, build):
     make, shape = KINDS[kind]
     layer = make()
@@ -112,8 +111,7 @@ def test_summary_counts_the_rows_of_every_call(kind, build):
     assert {name: 2 * rows for name, rows in single.items()} == both
 
 
-@MODELS
-@pytest.mark.parametrize("kind", KINDS)
+@CALLED_TWICE
 def test_training_steps_on_it(kind, build):
     make, shape = KINDS[kind]
     layer = make()

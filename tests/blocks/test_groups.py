@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close, weights_of
+from helpers import assert_close, in_turns, weights_of
 from keras import layers
 
 from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp, solvers
@@ -135,14 +135,13 @@ def test_every_solver_takes_the_step_of_the_jacobian(name):
         assert_close(stacked(ours), right, 1e-7)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("name", COMPILED)
-def test_it_is_the_same_step_when_compiled(name, jit_compile):
+def test_it_is_the_same_step_when_compiled(name):
     make, shape, _ = CASES[name]
     model, layer = net(make, shape)
     x = inputs(shape)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=True)
     def directions(x):
         with ImplicitGradientTape(model, TAU, "exact") as tape:
             loss = tf.reduce_sum(tf.sin(model(x)))
@@ -182,8 +181,7 @@ def test_a_separable_convolution_of_one_channel_solves_for_each_kernel(name):
     assert_close(np.ravel(depthwise), right, 1e-7)
 
 
-@pytest.mark.parametrize("memory", ["auto", "all"])
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name, memory", in_turns(COMPILED, ["auto", "all"]))
 def test_they_train_with_memory(name, memory):
     keep = CurvatureMemory(refresh_every=2, layers="all") if memory == "all" else memory
     make, shape, _ = CASES[name]

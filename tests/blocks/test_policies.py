@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import weights_of
+from helpers import in_turns, weights_of
 from keras import layers
 
 from keras_proxprop import ProxProp, RowAdam
@@ -56,8 +56,7 @@ def is_finite_after_training(policy, optimizer, scale=1.0, loss_weight=1.0, eage
     return all(np.isfinite(w.astype("float64")).all() for w in weights_of(model))
 
 
-@pytest.mark.parametrize("inner", INNER)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("inner, policy", in_turns(INNER, POLICIES, rounds=2))
 def test_every_inner_optimizer_is_finite_where_it_is_by_itself(policy, inner):
     """On gradients as small as directions are some of Keras's are not, by themselves: their
     epsilon is 0 in float16, or a square is."""
@@ -69,8 +68,7 @@ def test_every_inner_optimizer_is_finite_where_it_is_by_itself(policy, inner):
         assert not all(alone) and inner not in ("Adam", "RowAdam", "SGD")
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy, scale", in_turns(POLICIES, [1e-3, 1.0, 30.0], rounds=2))
 def test_the_default_is_finite_where_adam_is(policy, scale):
     if is_finite_after_training(policy, "adam", scale):
         assert is_finite_after_training(policy, ProxProp(), scale)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close, record_call
+from helpers import assert_close, in_turns, record_call
 from keras import layers
 from recurrent_cases import (
     BATCH,
@@ -26,8 +26,7 @@ from keras_proxprop import solvers
 from keras_proxprop.blocks import find_block
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell, loop", in_turns(CELLS, LOOPS, rounds=3))
 @pytest.mark.filterwarnings("ignore:No layer of model")
 def test_exact_step_is_a_dense_solve_with_the_jacobian_of_keras_s_cell(float64, cell, loop):
     c = Case(cell, loop)
@@ -41,9 +40,15 @@ def test_exact_step_is_a_dense_solve_with_the_jacobian_of_keras_s_cell(float64, 
     assert_close(explicit, c.gradient, 1e-9)
 
 
-@pytest.mark.parametrize("wrap", ["graph", "xla"])
-@pytest.mark.parametrize("loop", ["masked", "unrolled"])
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "gru-reset-before"])
+@pytest.mark.parametrize(
+    "cell, loop, wrap",
+    in_turns(
+        ["rnn", "lstm", "gru", "gru-reset-before"],
+        ["masked", "unrolled"],
+        ["graph", "xla"],
+        rounds=2,
+    ),
+)
 def test_a_step_is_the_same_however_it_is_run(float64, cell, loop, wrap):
     c = Case(cell, "masked")
     c.layer.unroll = loop == "unrolled"

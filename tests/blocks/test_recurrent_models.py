@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close
+from helpers import assert_close, in_turns
 from keras import layers
 from recurrent_cases import (
     BATCH,
@@ -70,8 +70,9 @@ def zeros(layer):
     return [tf.zeros([BATCH, UNITS], "float64")] * len(layer.state_size)
 
 
-@pytest.mark.parametrize("wrap", WRAPS)
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "gru-reset-before"])
+@pytest.mark.parametrize(
+    "cell, wrap", in_turns(["rnn", "lstm", "gru", "gru-reset-before"], WRAPS)
+)
 def test_a_gradient_penalty_reaches_the_weights_through_the_gradient_in_it(
     float64, cell, wrap
 ):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close
+from helpers import assert_close, in_turns
 from keras import layers
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, StepMonitor
@@ -105,9 +105,7 @@ def directions(model, x, wrap=lambda f: f, tau=TAU):
     return [None if d is None else tf.convert_to_tensor(d).numpy() for d in step()]
 
 
-@pytest.mark.parametrize("wrap", WRAPS)
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("ways", WAYS)
+@pytest.mark.parametrize("ways, tied, wrap", in_turns(WAYS, [True, False], WRAPS, rounds=3))
 def test_a_step_is_a_dense_solve_with_the_jacobian(float64, ways, tied, wrap):
     model, x = case(ways, tie_weights=tied)
     for actual, e in zip(directions(model, x, WRAPS[wrap]), expected(model, x)):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close
+from helpers import assert_close, in_turns
 
 from keras_proxprop import ProxProp
 
@@ -57,8 +57,7 @@ def weights_after_a_step(x, layers, memory, shape):
 
 
 @pytest.mark.filterwarnings("ignore:No layer of model")
-@pytest.mark.parametrize("memory", ["auto", None], ids=str)
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name, memory", in_turns(LAYERS, ["auto", None]))
 def test_a_step_is_the_same(name, memory):
     x, layers = LAYERS[name]
     known = weights_after_a_step(x, layers, memory, [None, *x.shape[1:]])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close_weights, weights_of
+from helpers import assert_close_weights, in_turns, weights_of
 from provenance_cases import directions, new
 from scenarios import mlp, python
 
@@ -68,8 +68,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("change, place", in_turns(CHANGES, PLACES, rounds=2))
 def test_directions_are_accepted_wherever_and_however_they_are_applied(place, change):
     make, take, together = PLACES[place]
     alter, factor = CHANGES[change]

@@ -3,7 +3,7 @@
 import keras
 import pytest
 import tensorflow as tf
-from helpers import assert_equal_weights, weights_of
+from helpers import assert_equal_weights, in_turns, weights_of
 from provenance_cases import X, Y, directions, new, plain
 from scenarios import compiled, fit, mlp
 
@@ -75,8 +75,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("form", REFUSED)
-@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("before, form", in_turns(BEFORE, REFUSED, rounds=2))
 def test_plain_gradients_are_refused_in_each_form_whatever_went_before(before, form):
     model, optimizer = plain_model(), new()
     optimizer.build(model.trainable_variables)

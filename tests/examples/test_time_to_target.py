@@ -48,8 +48,16 @@ FIRST = "--task", "mlp64", "--optimizer", "nesterov", "proxprop-untuned"
 
 @pytest.fixture(scope="module")
 def finished(small, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("target")
-    return folder, run(folder, *FIRST)
+    """Returns the folder of a finished run, its rows, and what was trained for how long."""
+    folder, trained, original = tmp_path_factory.mktemp("target"), [], Run.train
+
+    def noted(self, **kwargs):
+        trained.append((type(self.model.optimizer).__name__, kwargs["seconds"]))
+        original(self, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "train", noted)
+        return folder, run(folder, *FIRST), trained
 
 
 def test_every_optimizer_trains_for_the_same_seconds_from_the_same_weights(finished):
@@ -80,16 +88,8 @@ def test_tuning_takes_a_part_of_the_seconds_and_another_seed(finished):
     assert {r["arguments"] for r in final} == {best["arguments"]}
 
 
-def test_optimizers_take_turns(small, tmp_path, monkeypatch):
-    trained, original = [], Run.train
-
-    def noted(self, **kwargs):
-        trained.append((type(self.model.optimizer).__name__, kwargs["seconds"]))
-        original(self, **kwargs)
-
-    monkeypatch.setattr(Run, "train", noted)
-    run(tmp_path, *FIRST)
-    final = trained[-21 * 3 :]
+def test_optimizers_take_turns(finished):
+    final = finished[2][-21 * 3 :]
     for turn in range(21):
         names, seconds = zip(*final[3 * turn : 3 * turn + 3])
         assert set(names) == {"Adam", "SGD", "ProxProp"} and len(set(seconds)) == 1
@@ -97,7 +97,7 @@ def test_optimizers_take_turns(small, tmp_path, monkeypatch):
 
 
 def test_started_again_it_does_only_what_is_missing(finished, capsys):
-    folder, rows = finished
+    folder, rows, _ = finished
     assert run(folder, *FIRST) == rows
     capsys.readouterr()
     more = run(folder, *FIRST, "proxprop")[len(rows) :]

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close
+from helpers import assert_close, in_turns
 
 from keras_proxprop.blocks import find_block
 from keras_proxprop.machine import CPU
@@ -80,9 +80,9 @@ def test_gram_is_that_of_the_patches(name, bias, monkeypatch):
             assert not np.any(actual)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name, bias, jit_compile", in_turns(CASES, [False, True], [False, True], rounds=2)
+)
 def test_every_way_to_the_gram_of_one_group(name, bias, jit_compile):
     shape, _, *windows = CASES[name]
     images = np.random.default_rng(len(name)).normal(size=shape)
