@@ -26,7 +26,7 @@ def check_strategy(strategy):
     if isinstance(strategy, (distribute.TPUStrategy, distribute.experimental.TPUStrategy)):
         raise ValueError(
             "ProxProp does not train under a TPUStrategy: it was never run on a TPU, and "
-            "needs float64 there, where float32 does not do. Use a MirroredStrategy, or a "
+            "solves nearly singular problems in float64. Use a MirroredStrategy, or a "
             f"MultiWorkerMirroredStrategy. Received: strategy={strategy!r}"
         )
     if keras.distribution.distribution() is not None:

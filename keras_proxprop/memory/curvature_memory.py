@@ -43,8 +43,8 @@ class CurvatureMemory(HasConfig):
             the batch's own Gram matrix, by the count that `summary` prints: convolutions, what
             runs along sequences, Dense layers where a batch has three times as many rows as
             they have inputs, and on a GPU most Dense layers. They are chosen once, in the
-            first training step, for its batch size; for 64 where that is smaller, or not known
-            beforehand; "all": all layers that have a Gram matrix.
+            first training step, for its batch size, or for 64 where the batch size is smaller
+            or not known beforehand. "all": all layers that have a Gram matrix.
 
     Raises:
         ValueError: if an argument is out of its range.

@@ -73,9 +73,11 @@ class ProxProp(OptimizerWrapper):
 
     Raises:
         ValueError: if `tau` is not positive and finite, `solver`, `final_layer` or
-            `cross_replica` is unknown, or the inner optimizer is a `ProxProp` or a
-            `LossScaleOptimizer`.
-        TypeError: if an argument has the wrong type.
+            `cross_replica` is unknown, `memory` is given with conjugate gradients, the inner
+            optimizer is a `ProxProp` or a `LossScaleOptimizer`, or is an instance while
+            `kwargs` are given, or the current strategy is refused (`TPUStrategy`, for one).
+        TypeError: if an argument has the wrong type, or neither `ProxProp` nor the inner
+            optimizer has an argument of `kwargs`.
 
     Example:
 

@@ -50,6 +50,10 @@ class RowAdam(KnowsSizes, keras.optimizers.Adam):
         name: name of the optimizer. Defaults to `"row_adam"`.
         **kwargs: arguments of every Keras optimizer: `weight_decay`, `clipnorm`, ...
 
+    Raises:
+        ValueError: if a number is out of its range.
+        TypeError: if an argument that must be a number is none.
+
     Example:
 
     >>> inner = keras_proxprop.RowAdam(learning_rate=3e-4, weight_decay=0.01)

@@ -35,28 +35,28 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
 
     It differs from `keras.optimizers.Adam` in five ways:
 
-    - Steps are as long as suits the layer: the first step of a weight is
-      `210 * learning_rate` of its first size, for a batch of 64 labels, and grows as the
-      fourth root of their number. The size is the root of the mean square when the optimizer
-      is built, but at most that of weights drawn as Glorot and Bengio draw them,
-      `sqrt(2 / (features + columns))`, which also holds for weights of zeros. So one learning
-      rate does for narrow and for wide layers. With implicit directions it is
-      `sqrt(64 / features)` of that where there are more features, as in a wide layer all
-      weights of a column are moved at once; and where more than four layers step it is
-      `4 / depth` of that, as each moves what the next ones get. Embeddings, which begin small
-      however wide they are, step as with 64 labels; they have their present size where that is
-      larger, and rows of a length of at least a half.
+    - Steps are as long as suits the layer. The first step of a weight is
+      `210 * learning_rate * size` for a batch of 64 labels, and longer as the fourth root of
+      their number, between 1/2 and 4. `size` is the weight's root mean square when the
+      optimizer is built, but at most that of weights drawn as Glorot and Bengio draw them,
+      `sqrt(2 / (features + columns))`; weights of zeros have the latter. So one learning rate
+      does for narrow and for wide layers. An implicit step is multiplied by
+      `sqrt(64 / features)` where there are more than 64 features, as in a wide layer all
+      weights of a column are moved at once. Where more than four layers step, all steps are
+      multiplied by `4 / depth`, as each layer moves what the next ones get. Embeddings begin
+      small however wide they are: they step as with 64 labels and by their present size where
+      that is larger, and their rows count as no shorter than a half.
     - Steps get shorter as they go on: after `t` steps they are `1 / sqrt(1 + t / 100)` of the
       first, however many there will be.
     - There is no momentum, and no need for a schedule. Steps are made with points `z`; `x` is
       the mean of these, in which step `t` weighs as `t ** 3`; and the model's weights are
-      `y = (1 - beta_1) z + beta_1 x`. That takes out the noise which long steps leave. It
-      keeps `z - x` only, so that nothing is undone that others write into the weights, and
-      `y` is what one evaluates, saves and exports.
+      `y = (1 - beta_1) z + beta_1 x`. The mean takes out the noise that long steps leave. The
+      optimizer keeps `z - x` only, so that nothing is undone that others write into the
+      weights, and `y` is what one evaluates, saves and exports.
     - The mean of squares forgets in 50 steps, so that steps stay as long as they should where
-      directions get smaller and smaller; that of an embedding's row forgets only in steps in
-      which the row is looked up; and the root mean square of `direction / root` is at
-      most 2 over a weight, which keeps a batch much unlike those before from a long step.
+      directions get smaller and smaller. The mean of an embedding's row forgets only in steps
+      in which the row is looked up. The root mean square of a weight's `direction / root` is
+      at most 2, which keeps a batch much unlike those before from a long step.
     - `epsilon` is 1e-12, since directions may be small. For weights in float16 it is 1e-7.
 
     If `learning_rate` is a schedule, it multiplies all of these lengths.
@@ -70,6 +70,10 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
             beginning at zero, as in `keras.optimizers.Adam`. Defaults to `1e-12`.
         name: name of the optimizer. Defaults to `"schedule_free_adam"`.
         **kwargs: arguments of every Keras optimizer: `weight_decay`, `clipnorm`, ...
+
+    Raises:
+        ValueError: if a number is out of its range.
+        TypeError: if an argument that must be a number is none.
 
     Example:
 
