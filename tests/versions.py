@@ -22,7 +22,7 @@ FAST = {
         "keras_seams/test_what_keras_must_hold.py",
     ],
     "the loop that is exchanged under Keras's recurrent layers (`RNN.inner_loop`): outputs, "
-    "states, masks, dropout, and steps against the Jacobian of Keras's own cells": [
+    "states, masks,\n  dropout, and steps against the Jacobian of Keras's own cells": [
         "blocks/test_recurrent.py::test_a_stateful_layer_goes_on_where_it_was",
         "blocks/test_recurrent.py::test_dropout_of_inputs_is_the_layer_s_own",
         *(
@@ -88,12 +88,12 @@ The fast part tests:
 
 {parts}
 
-`lowest` is what `pyproject.toml` allows. What is in the way of older ones are replicas of a
-`tf.distribute` strategy, with any optimizer: in Keras 3.9 and older the losses and metrics
-that `fit` and `evaluate` report of them are not those of the data (4.78 in the place of 5.74,
-in a small example), and in Keras 3.7 and older their losses are not divided by their number,
-so that their step is another than that of one device. Besides, Keras 3.5 and older keep the
-masks of tensors in another place.
+`lowest` is what `pyproject.toml` allows. Older versions of Keras fail with the replicas of a
+`tf.distribute` strategy, whatever the optimizer. In Keras 3.9 and older `fit` and `evaluate`
+report losses and metrics of replicas that are not those of the data (4.78 instead of 5.74 in a
+small example). In Keras 3.7 and older the losses of replicas are not divided by the number of
+replicas, so that they do not make the step of one device. Besides, Keras 3.5 and older keep
+the masks of tensors in another place.
 
 The newest versions of the table are the upper bounds, since a new version may change private
 names that the package leans on. All of these are in `keras_proxprop/keras_seams/`.
