@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 import weakref
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -121,7 +122,7 @@ class ImplicitGradientTape(tf.GradientTape):
         with super().stop_recording(), self._recorder.paused():
             yield
 
-    def reset(self):
+    def reset(self) -> None:
         """Forgets all that was recorded."""
         super().reset()
         self._recorder.clear()
@@ -130,11 +131,11 @@ class ImplicitGradientTape(tf.GradientTape):
     @tf.autograph.experimental.do_not_convert
     def gradient(
         self,
-        target,
-        sources,
-        output_gradients=None,
-        unconnected_gradients=tf.UnconnectedGradients.NONE,
-    ):
+        target: Any,
+        sources: Any,
+        output_gradients: list | None = None,
+        unconnected_gradients: str | tf.UnconnectedGradients = tf.UnconnectedGradients.NONE,
+    ) -> Any:
         """Returns implicit directions, and gradients for sources without a direction.
 
         Args:
@@ -222,7 +223,7 @@ class ImplicitGradientTape(tf.GradientTape):
         return block if any(variable_key(w) in watched for w in block.weights) else None
 
     @property
-    def damped(self):
+    def damped(self) -> tf.Tensor:
         """A boolean tensor: whether the last `gradient` damped the problem of some layer.
 
         A problem is damped where rounding, even in float64, hides the smallest curvatures

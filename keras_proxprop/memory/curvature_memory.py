@@ -95,7 +95,7 @@ class CurvatureMemory(HasConfig):
         return solver
 
 
-def check_memory(memory, solver):
+def check_memory(memory, solver) -> CurvatureMemory | None:
     """Returns `memory` as a `CurvatureMemory` or `None`."""
     if isinstance(memory, str) and memory == "auto":
         return CurvatureMemory() if isinstance(solver, Auto) else None

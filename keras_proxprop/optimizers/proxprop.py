@@ -132,14 +132,14 @@ class ProxProp(OptimizerWrapper):
         installing.install()
 
     @property
-    def tau(self):
+    def tau(self) -> float | str | tf.Tensor | keras.Variable:
         """The proximal step size at the current iteration, or "auto"; assign to change it."""
         if isinstance(self._tau, Schedule):
             return self._tau(self.iterations)
         return self._tau
 
     @tau.setter
-    def tau(self, tau):
+    def tau(self, tau: float) -> None:
         tau = check_tau(tau)
         if isinstance(tau, (Schedule, str)) or isinstance(self._tau, (Schedule, str)):
             raise TypeError(
@@ -150,18 +150,18 @@ class ProxProp(OptimizerWrapper):
         self._tau.assign(tau)
 
     @property
-    def exclude(self):
+    def exclude(self) -> Exclude:
         """The layers that take explicit steps."""
         return self._exclude
 
     @property
-    def memory(self):
+    def memory(self) -> CurvatureMemory | None:
         """The `CurvatureMemory`, or `None` if steps use the Gram matrices of their batch."""
         return self._memory
 
     # Inside of a user's `tf.function`, AutoGraph would rewrite it.
     @tf.autograph.experimental.do_not_convert
-    def step_arguments(self):
+    def step_arguments(self) -> dict[str, Any]:
         """Returns the arguments of the `ImplicitGradientTape` of one training step."""
         tau = self.tau
         return {
@@ -190,7 +190,7 @@ class ProxProp(OptimizerWrapper):
         self._observer = observer
 
     @tf.autograph.experimental.do_not_convert
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads, trainable_variables=None) -> None:
         """Makes the inner optimizer's step with implicit directions.
 
         Args:
