@@ -84,6 +84,16 @@ def test_the_readmes_short_table(tmp_path, capsys):
     assert made.count("\n") == 7 and made in README
 
 
+def test_the_readme_says_on_how_many_tasks_it_is_sooner():
+    page = (BENCHMARKS / "EVERYDAY.md").read_text()
+    (floors,) = [t for t in tables(page) if "seconds to constant Adam's loss" in t]
+    head, _, *rows = ([c.strip(" *") for c in row.split("|")] for row in floors.splitlines())
+    column = head.index("seconds to constant Adam's loss / Adam's")
+    seconds = [float(row[column].replace("never", "inf")) for row in rows]
+    said = re.search(r"On (\d+) of (\d+) small tasks", README).groups()
+    assert tuple(map(int, said)) == (sum(s <= 2 / 3 for s in seconds), len(seconds))
+
+
 def test_every_turn_of_the_pictured_runs_is_known(tmp_path, capsys):
     for path in (BENCHMARKS / "time_to_target").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
