@@ -93,7 +93,7 @@ The fast part tests:
 report losses and metrics of replicas that are not those of the data (4.78 instead of 5.74 in a
 small example). In Keras 3.7 and older the losses of replicas are not divided by the number of
 replicas, so that they do not make the step of one device. Besides, Keras 3.5 and older keep
-the masks of tensors in another place.
+the masks of tensors in another place. No environment has Python 3.12 or newer.
 
 The newest versions of the table are the upper bounds, since a new version may change private
 names that the package leans on. All of these are in `keras_proxprop/keras_seams/`.
