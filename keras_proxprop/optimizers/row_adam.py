@@ -52,7 +52,7 @@ class RowAdam(KnowsSizes, keras.optimizers.Adam):
 
     Raises:
         ValueError: if a number is out of its range.
-        TypeError: if an argument that must be a number is none.
+        TypeError: if something else is given where a number is needed.
 
     Example:
 

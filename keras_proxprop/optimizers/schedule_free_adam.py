@@ -73,7 +73,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
 
     Raises:
         ValueError: if a number is out of its range.
-        TypeError: if an argument that must be a number is none.
+        TypeError: if something else is given where a number is needed.
 
     Example:
 

@@ -115,8 +115,9 @@ class OptimizerWrapper(ForwardedState, keras.optimizers.Optimizer):
             inner_optimizer, (OptimizerWrapper, keras.optimizers.LossScaleOptimizer)
         ):
             raise ValueError(
-                "Argument `inner_optimizer` must be an optimizer that makes plain steps; a "
-                "LossScaleOptimizer goes around ProxProp, not into it. "
+                "Argument `inner_optimizer` must be an optimizer that makes plain steps, such "
+                "as 'adam': no ProxProp, and no LossScaleOptimizer, which goes around a "
+                "ProxProp. "
                 f"Received: inner_optimizer={inner_optimizer!r}"
             )
         super().__init__(learning_rate=0.0, name=name)
