@@ -33,41 +33,36 @@ LARGEST = 2.0
 class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
     """Adam with averaged weights in place of a schedule, the default inside of a `ProxProp`.
 
-    It differs from `keras.optimizers.Adam` in five ways:
+    It differs from `keras.optimizers.Adam` in four ways:
 
     - Steps are as long as suits the layer. The first step of a weight is
-      `210 * learning_rate * size` for a batch of 64 labels, and longer as the fourth root of
-      their number, between 1/2 and 4. `size` is the weight's root mean square when the
-      optimizer is built, but at most that of weights drawn as Glorot and Bengio draw them,
-      `sqrt(2 / (features + columns))`; weights of zeros have the latter. So one learning rate
-      does for narrow and for wide layers. An implicit step is multiplied by
+      `210 * learning_rate * size` for a batch of 64 labels, times the fourth root of their
+      number over 64, between 1/2 and 4. `size` is the weight's root mean square when the
+      optimizer is built, but at most `sqrt(2 / (features + columns))`, that of Glorot and
+      Bengio's weights, which weights of zeros have too. An implicit step is multiplied by
       `sqrt(64 / features)` where there are more than 64 features, as in a wide layer all
       weights of a column are moved at once. Where more than four layers step, all steps are
-      multiplied by `4 / depth`, as each layer moves what the next ones get. Embeddings begin
-      small however wide they are: they step as with 64 labels and by their present size where
-      that is larger, and their rows count as no shorter than a half.
+      multiplied by `4 / depth`, as each layer moves what the next ones get. Embeddings step
+      as with 64 labels and by their present size where that is larger, and their rows count
+      as no shorter than a half.
     - Steps get shorter as they go on: after `t` steps they are `1 / sqrt(1 + t / 100)` of the
       first, however many there will be.
     - There is no momentum, and no need for a schedule. Steps are made with points `z`; `x` is
       the mean of these, in which step `t` weighs as `t ** 3`; and the model's weights are
-      `y = (1 - beta_1) z + beta_1 x`. The mean takes out the noise that long steps leave. The
-      optimizer keeps `z - x` only, so that nothing is undone that others write into the
-      weights, and `y` is what one evaluates, saves and exports.
-    - The mean of squares forgets in 50 steps, so that steps stay as long as they should where
-      directions get smaller and smaller. The mean of an embedding's row forgets only in steps
-      in which the row is looked up. The root mean square of a weight's `direction / root` is
-      at most 2, which keeps a batch much unlike those before from a long step.
-    - `epsilon` is 1e-12, since directions may be small. For weights in float16 it is 1e-7.
-
-    If `learning_rate` is a schedule, it multiplies all of these lengths.
+      `y = (1 - beta_1) z + beta_1 x`, which one evaluates, saves and exports. The mean takes
+      out the noise that long steps leave. The optimizer keeps `z - x` only, so that nothing
+      is undone that others write into the weights.
+    - The mean of squares forgets in 50 steps, that of an embedding's row in 50 steps in which
+      the row is looked up. The root mean square of a weight's `direction / root` is at most 2,
+      which keeps a batch much unlike those before from a long step.
 
     Args:
         learning_rate: a float, a `keras.optimizers.schedules.LearningRateSchedule` or a
-            callable, in the units described above. Defaults to `0.001`.
+            callable, which multiplies all of these lengths. Defaults to `0.001`.
         beta_1: the share of the average in the model's weights. Defaults to `0.93`.
         beta_2: decay rate of the mean of the directions' squares. Defaults to `0.98`.
         epsilon: what is added to the root of that mean, before the mean is corrected for its
-            beginning at zero, as in `keras.optimizers.Adam`. Defaults to `1e-12`.
+            beginning at zero, as in Adam. Defaults to `1e-12`, for float16 to `1e-7`.
         name: name of the optimizer. Defaults to `"schedule_free_adam"`.
         **kwargs: arguments of every Keras optimizer: `weight_decay`, `clipnorm`, ...
 
