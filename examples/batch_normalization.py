@@ -57,14 +57,14 @@ def losses(optimizer, data, momentum, steps, seed):
     keras.utils.set_random_seed(seed)
     model = unet(x.shape[1:], momentum)
     model.compile(optimizer, "binary_crossentropy", jit_compile=False)
-    random = np.random.default_rng(seed)
-    for step in range(steps):
-        if step == steps - steps // 10:
-            # What `train_on_batch` returns is a mean since then.
-            model.reset_metrics()
+    random, found = np.random.default_rng(seed), []
+    for _ in range(steps):
         batch = random.integers(len(x), size=BATCH)
-        loss = model.train_on_batch(x[batch], y[batch])
-    return float(loss), model.evaluate(*validation, batch_size=250, verbose=0)
+        # The loss of this batch alone.
+        model.reset_metrics()
+        found.append(float(model.train_on_batch(x[batch], y[batch])))
+    last = np.mean(found[-max(1, steps // 10) :])
+    return last, model.evaluate(*validation, batch_size=250, verbose=0)
 
 
 def rows(data, steps_of_runs, momenta, rates, seeds):
