@@ -85,8 +85,18 @@ def total_counts(counts):
     return [totals[key_of_size(count)] for count in counts]
 
 
+def items_here(items):
+    """Returns the number of items in the whole batch, `None` where it has to be sent, or there
+    is one replica.
+
+    Args:
+        items: number of items on this replica.
+    """
+    return None if in_sync() == 1 else _total_here(of_all_here([items])[0])
+
+
 def total_items(items, rows):
-    """Returns the number of items in the whole batch. It sends one number, or none.
+    """Returns the number of items in the whole batch. It sends one number, or two.
 
     Args:
         items: number of items on this replica.
@@ -94,11 +104,8 @@ def total_items(items, rows):
 
     Returns:
         The number, and a boolean tensor: whether every problem has that many rows per item on
-        all replicas. It is `None` where numbers of rows need not be sent.
+        all replicas.
     """
-    known = _total_here(of_all_here([items])[0])
-    if known is not None:
-        return known, None
     own = tf.cast(items, tf.int32)
     alike = [tf.cast(count, tf.int32) == own * per_item for count, per_item in rows()]
     own = tf.cast(own, tf.float32)

@@ -100,7 +100,7 @@ class ImplicitGradientTape(tf.GradientTape):
         # Whether the loss and all that `gradient` returned, or what that is made of, are
         # finite, on this replica.
         self.finite = tf.constant(True)
-        # What `replicas.total_items` returned, where the loss was made with it.
+        # What `shared_by_rows` yielded, where the loss was made with it.
         self._batch = None
         self._recorder = Recorder(model, self._block, self)
 

@@ -17,16 +17,21 @@ _share = InThread(None)
 
 
 @contextlib.contextmanager
-def shared_by_rows(count, rows):
+def shared_by_rows(count, known, rows):
     """Context in which this replica's losses are weighed by its number of items.
 
     Args:
         count: number of items on the replica, an int, or a scalar tensor.
-        rows: as in `replicas.total_items`, whose result the context yields.
+        known: what `replicas.items_here` returned of it.
+        rows: as in `replicas.total_items`.
+
+    Yields:
+        The number of items in the whole batch, and `None` where `known` is that number, else
+        what `replicas.total_items` returned with it; `None` with one replica.
     """
     batch = share = None
     if replicas.in_sync() > 1:
-        batch = replicas.total_items(count, rows)
+        batch = replicas.total_items(count, rows) if known is None else (known, None)
         share = tf.cast(count, tf.float32) / tf.cast(batch[0], tf.float32)
     with _share.set(share):
         yield batch

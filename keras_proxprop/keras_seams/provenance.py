@@ -70,7 +70,7 @@ def grant(variables, directions, sizes, finite, batch=None):
         directions: a tensor, or `None`, for each.
         sizes: `{id of a variable: ProblemSize}`, of those that are in a problem.
         finite: whether all directions and the loss are finite, a boolean tensor.
-        batch: what `replicas.total_items` returned. Defaults to `None`: it was not asked.
+        batch: what `shared_by_rows` yielded. Defaults to `None`: it was not asked.
     """
     for variable, direction in zip(variables, directions):
         if isinstance(variable, tf.Variable) and direction is not None:

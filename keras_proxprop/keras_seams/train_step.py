@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
+from keras_proxprop import replicas
 from keras_proxprop.keras_seams.finite_step import step_if
 from keras_proxprop.keras_seams.layers import layers_of
 from keras_proxprop.keras_seams.loss_share import shared_by_rows, unscaled
@@ -31,9 +32,12 @@ def train_step(model, data, proxprop):
     statistics = [v for layer in layers_of(model) for v in layer._non_trainable_variables]
     before = [tf.convert_to_tensor(v) for v in statistics]
     batch_size = size(next(i for i in tf.nest.flatten(x) if i is not None), 0)
+    # Replicas meet before the forward pass: what layers add to the loss is kept in the layers,
+    # where another replica's would take its place.
+    known = replicas.items_here(batch_size)
     with ImplicitGradientTape(model, **explanation.step_arguments(model, proxprop)) as tape:
         y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
-        with shared_by_rows(batch_size, tape._row_counts) as tape._batch:
+        with shared_by_rows(batch_size, known, tape._row_counts) as tape._batch:
             loss = model._compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
             )
