@@ -24,6 +24,7 @@ autograph.CONVERSION_RULES = (
 
 # A seed and a cleared session would forget the kernels of all operations. To make these anew
 # took a seventh of the suite's time. What is random in Keras keeps its state in variables.
+_forget_kernels = context.pywrap_tfe.TFE_ContextClearCaches
 context.pywrap_tfe.TFE_ContextClearCaches = lambda handle: None
 
 # A failing example is shown as it was found: to look for a smaller one takes minutes.
@@ -46,6 +47,15 @@ def pytest_unconfigure():
     A worker of pytest-xdist that takes more than five seconds to end interrupts itself.
     """
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _kernels_of_a_module():
+    """Kernels hold the graphs of steps: kept for the whole suite they take gigabytes."""
+    yield
+    handle = context.context()._context_handle
+    if handle is not None:
+        _forget_kernels(handle)
 
 
 @pytest.fixture(autouse=True)
