@@ -14,20 +14,26 @@ TAU = 0.3
 WRAPS = pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
 
 
-class Mapped(keras.Model):
-    """Calls a layer for every item alone, in a loop that TensorFlow vectorizes."""
+class Wrapped(keras.Model):
+    """Calls a layer through what a function makes of it."""
 
-    def __init__(self, vectorized_map):
+    def __init__(self, wrap):
         super().__init__()
         self.first, self.last = layers.Dense(4, "tanh", name="own"), layers.Dense(2)
-        self.map = vectorized_map
+        self.wrap = wrap
 
     def build(self, shape):
         self.first.build((None, shape[-1]))
         self.last.build((None, 4))
 
     def call(self, x):
-        return self.last(self.map(lambda item: self.first(item[None])[0], x))
+        return self.last(self.wrap(lambda x: self.first(x))(x))
+
+
+def mapped(vectorized_map):
+    """Returns a function whose layer is called for every item alone, in a loop that TensorFlow
+    vectorizes."""
+    return lambda layer: lambda x: vectorized_map(lambda item: layer(item[None])[0], x)
 
 
 class Noisy(keras.Model):
@@ -66,29 +72,13 @@ class Slopes(keras.Model):
         return z + accumulator.jvp(z)
 
 
-class Rematerialized(keras.Model):
-    """Calls a layer again for its gradient, and keeps nothing of the first call."""
-
-    def __init__(self, remat):
-        super().__init__()
-        self.first, self.last = layers.Dense(4, "tanh", name="own"), layers.Dense(2)
-        self.remat = remat
-
-    def build(self, shape):
-        self.first.build(shape)
-        self.last.build((None, 4))
-
-    def call(self, x):
-        return self.last(self.remat(lambda x: self.first(x))(x))
-
-
 AGAIN = "called where tapes record nothing, as in keras.remat"
 MODELS = {
-    "ops": (lambda: Mapped(ops.vectorized_map), ELSEWHERE),
-    "tf": (lambda: Mapped(tf.vectorized_map), ELSEWHERE),
+    "ops": (lambda: Wrapped(mapped(ops.vectorized_map)), ELSEWHERE),
+    "tf": (lambda: Wrapped(mapped(tf.vectorized_map)), ELSEWHERE),
     "other values": (Noisy, "called with other values than those of its weights"),
-    "remat": (lambda: Rematerialized(keras.remat), AGAIN),
-    "recompute": (lambda: Rematerialized(tf.recompute_grad), AGAIN),
+    "remat": (lambda: Wrapped(keras.remat), AGAIN),
+    "recompute": (lambda: Wrapped(tf.recompute_grad), AGAIN),
     "forward mode": (Slopes, "called in a ForwardAccumulator"),
 }
 

@@ -33,7 +33,7 @@ def custom_gradient(function):
 
 
 def _leave_to_graph(operation):
-    name = operation.get_attr("_gradient_op_type").decode()
+    name = _name_of_gradient(operation)
     entry, graph = gradient_registry._registry[name], operation.graph
     gradient, entry["type"] = entry["type"], _registered
     _gradients[name] = gradient
@@ -55,5 +55,8 @@ def _functions_around(graph):
 
 
 def _registered(operation, *gradients):
-    name = operation.get_attr("_gradient_op_type").decode()
-    return _gradients[name](operation, *gradients)
+    return _gradients[_name_of_gradient(operation)](operation, *gradients)
+
+
+def _name_of_gradient(operation):
+    return operation.get_attr("_gradient_op_type").decode()
