@@ -2,6 +2,8 @@
 
 import numbers
 
+import tensorflow as tf
+
 
 def check_choice(name, value, choices):
     """Returns the value of an argument if it is one of these strings."""
@@ -31,3 +33,20 @@ def check_whole(name, value):
             f"Argument `{name}` must be an integer of at least 1. Received: {name}={value!r}"
         )
     return int(value)
+
+
+def check_iterations(iterations):
+    """Returns a number of steps so far, or `None`, if it is one: a scalar that is whole."""
+    if iterations is None:
+        return None
+    value = None
+    try:
+        value = tf.convert_to_tensor(iterations)
+    except (TypeError, ValueError):
+        pass
+    if value is None or not value.dtype.is_integer or value.shape.rank:
+        raise ValueError(
+            "Argument `iterations` must be the number of steps so far, a whole number, as in "
+            f"`optimizer.iterations`, or None. Received: iterations={iterations!r}"
+        )
+    return value

@@ -54,13 +54,16 @@ class ImplicitGradientTape(tf.GradientTape):
         watch_accessed_variables: whether all trainable variables that are read are watched.
             Defaults to `True`. If `False`, only variables that you `watch` have directions.
         cross_replica: "exact" (default) or "mean", as in `ProxProp`.
+        iterations: number of steps so far, by which the moving statistics of
+            `BatchNormalization` keep up with the weights in early steps. Defaults to `None`:
+            each layer's own `momentum`.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`, or `exclude` holds something else
             than layer names, types and instances.
         ValueError: if `tau` is not positive and finite, `solver`, `final_layer` or
-            `cross_replica` is unknown, or (on `gradient`) `exclude` names no layer of the
-            model.
+            `cross_replica` is unknown, `iterations` is no whole number, or (on `gradient`)
+            `exclude` names no layer of the model.
 
     Example:
 
@@ -86,6 +89,7 @@ class ImplicitGradientTape(tf.GradientTape):
         persistent: bool = False,
         watch_accessed_variables: bool = True,
         cross_replica: str = "exact",
+        iterations: int | tf.Tensor | keras.Variable | None = None,
     ) -> None:
         super().__init__(persistent, watch_accessed_variables)
         memory = check_kept(memory)
@@ -102,7 +106,7 @@ class ImplicitGradientTape(tf.GradientTape):
         self.finite = tf.constant(True)
         # What `shared_by_rows` yielded, where the loss was made with it.
         self._batch = None
-        self._recorder = Recorder(model, self._block, self)
+        self._recorder = Recorder(model, self._block, self, iterations)
 
     def __enter__(self):
         # Where layers have their names already: before a forward pass changes any statistics.

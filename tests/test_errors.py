@@ -74,6 +74,13 @@ def test_a_tensor_tau_is_checked_where_its_value_is_known(tau):
         ProxProp(tau=tf.constant(tau))
 
 
+@pytest.mark.parametrize("iterations", ["auto", 1.5, True, [1]])
+def test_a_tape_names_iterations_that_are_no_number_of_steps(iterations):
+    with pytest.raises(ValueError, match="`iterations`") as raised:
+        ImplicitGradientTape(build(), iterations=iterations)
+    assert f"iterations={iterations!r}" in str(raised.value)
+
+
 def test_a_tape_takes_no_schedule_since_it_knows_no_iteration():
     with pytest.raises(TypeError, match="`tau` must be a positive float"):
         ImplicitGradientTape(build(), tau=schedule)

@@ -12,12 +12,14 @@ import weakref
 
 import tensorflow as tf
 
+from keras_proxprop.arguments import check_iterations
 from keras_proxprop.blocks.recurrent.layers import cells_of
 from keras_proxprop.hiding import recorded_by
 from keras_proxprop.in_thread import InThread
 from keras_proxprop.keras_seams.batch_size import items_in
 from keras_proxprop.keras_seams.kinds import kind_of_tensors, spec_of
 from keras_proxprop.keras_seams.layers import layers_of, tell_known_sizes
+from keras_proxprop.keras_seams.moving_statistics import keeping_up
 from keras_proxprop.keras_seams.notes import Note
 from keras_proxprop.keras_seams.own_methods import assigned, is_shadow
 from keras_proxprop.keras_seams.surroundings import (
@@ -42,11 +44,14 @@ class Recorder:
         model: `keras.Model`.
         blocks: function of a layer that returns its block, or `None`.
         tape: the `tf.GradientTape` that records the same calls, or `None`.
+        iterations: number of training steps before this pass, or `None`: it is not one of a
+            training step.
     """
 
-    def __init__(self, model, blocks, tape=None):
+    def __init__(self, model, blocks, tape=None, iterations=None):
         self.model = model
         self.block = blocks
+        self.iterations = check_iterations(iterations)
         # A weak reference: the tape owns its recorder, and both hold tensors of the pass.
         self._tape = tape and weakref.ref(tape)
         self._shadowed = {}
@@ -153,6 +158,8 @@ class Recorder:
 def _call(layer, original, args, kwargs):
     """Runs a layer's call for the recorders of this thread that it belongs to."""
     owners = [r for r in _active.value if r.owns(layer)]
+    iterations = next((r.iterations for r in owners if r.iterations is not None), None)
+    inputs = args[0] if args else kwargs.get("inputs")
     owners = [r for r in owners if r.enter(layer)]
     noting = [r for r in owners if r.block(layer) is not None]
     kind = kind_of_tensors((args, kwargs)) if noting else None
@@ -164,11 +171,13 @@ def _call(layer, original, args, kwargs):
         noting = []
     if noting:
         blocks = [r.block(layer) for r in noting]
-        tell_known_sizes(layer, args[0] if args else kwargs.get("inputs"))
-        with recorded_by(r.tape for r in noting if r.tape is not None):
-            outputs = blocks[0].call(Note(noting, blocks), *args, **kwargs)
-    else:
-        outputs = original(*args, **kwargs)
+        tell_known_sizes(layer, inputs)
+    with keeping_up(layer, inputs, iterations):
+        if noting:
+            with recorded_by(r.tape for r in noting if r.tape is not None):
+                outputs = blocks[0].call(Note(noting, blocks), *args, **kwargs)
+        else:
+            outputs = original(*args, **kwargs)
     for recorder in owners:
         recorder.leave(layer, args, kwargs, outputs)
     return outputs

@@ -39,21 +39,22 @@ class ProxProp(OptimizerWrapper):
     makes its step with `P`. Weights that cannot take an implicit step take an ordinary one;
     `keras_proxprop.summary(model)` shows which, and why.
 
-    Use it in `compile` of any Keras model, which stays as it is. In a training loop of
-    your own, use `keras_proxprop.ImplicitGradientTape` in place of `tf.GradientTape`.
+    Use it in `compile` of any Keras model, which stays as it is. In the first steps the moving
+    statistics of `BatchNormalization` average over fewer steps than `momentum` says. In a
+    loop of your own, use `keras_proxprop.ImplicitGradientTape` in place of `tf.GradientTape`.
 
     Args:
-        inner_optimizer: name, config or instance of the Keras optimizer that makes the steps
-            with the directions. Defaults to `None`: a `keras_proxprop.ScheduleFreeAdam`, which
-            gives each layer steps of a fitting length, and averages them.
+        inner_optimizer: name, config or instance of the Keras optimizer that steps along the
+            directions. Defaults to `None`: a `keras_proxprop.ScheduleFreeAdam`, which gives
+            each layer steps of a fitting length, and averages them.
         learning_rate: the inner optimizer's learning rate: a float, a
             `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default) to leave it
             as it is in the inner optimizer, 0.001 for `ScheduleFreeAdam`.
         tau: proximal step size τ: a positive float, a `LearningRateSchedule` of the
             inner optimizer's iterations, or "auto": ten over each layer's mean curvature,
             `10 F / trace(AᵀA)` with `F` features, which suits the scale of the inputs and any
-            number of rows. For small values directions approach `tau` times the gradient, for
-            large ones the least-squares step. Defaults to `"auto"`; the paper has 1 and 0.05.
+            number of rows. Directions approach `tau` times the gradient for small values, and
+            least-squares steps for large ones. Defaults to "auto"; the paper has 1 and 0.05.
         solver: "auto" (default: exact, or conjugate gradients where exact steps cost too
             much), "exact", "cg", or a solver of `keras_proxprop.solvers`.
         final_layer: "explicit" (default, as in the paper) or "implicit": the step of final
@@ -169,6 +170,7 @@ class ProxProp(OptimizerWrapper):
             "tau": tau if isinstance(tau, str) else tf.convert_to_tensor(tau),
             "observer": self._observer,
             "cross_replica": self.cross_replica,
+            "iterations": self.iterations,
         }
 
     def plan_arguments(self):
@@ -182,11 +184,7 @@ class ProxProp(OptimizerWrapper):
         }
 
     def observe_with(self, observer):
-        """Has `observer` look at all steps that are traced from now on.
-
-        Args:
-            observer: `StepMonitor`, or `None`.
-        """
+        """Has a `StepMonitor`, or `None`, look at all steps that are traced from now on."""
         self._observer = observer
 
     @tf.autograph.experimental.do_not_convert

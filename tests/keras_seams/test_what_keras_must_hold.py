@@ -84,6 +84,18 @@ def test_layers_and_models_hold_what_their_public_names_do_not_say():
     assert isinstance(model.inner.kernel._value, tf.Variable)
 
 
+def test_a_batch_normalization_reads_its_momentum_in_every_call():
+    layer = keras.layers.BatchNormalization()
+    x = np.float32([[1.0], [3.0]])
+    layer(x)
+    object.__setattr__(layer, "momentum", tf.constant(0.5))
+    layer(x, training=True)
+    assert layer.moving_mean.numpy() == 1.0 and layer.moving_variance.numpy() == 1.0
+    object.__setattr__(layer, "momentum", tf.constant(0.0))
+    layer(x, training=True)
+    assert layer.moving_mean.numpy() == 2.0 and layer.moving_variance.numpy() == 1.0
+
+
 def test_an_optimizer_keeps_its_state_under_the_names_that_a_wrapper_forwards():
     optimizer = built_model().optimizer
     for name in (
