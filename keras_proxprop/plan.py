@@ -89,7 +89,8 @@ class Plan:
                 why = APART
             # An explicit step needs the whole linear map, whatever is asked for.
             weights = weights if why is None else block.weights
-            members.append(Member(block, tuple(own), tuple(weights), why))
+            normalized = all(id(use.z) in recorder.normalized for use in own)
+            members.append(Member(block, tuple(own), tuple(weights), why, normalized))
         return members
 
     def without_tied(self, recorder, members, rest=None):

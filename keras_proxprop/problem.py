@@ -1,6 +1,7 @@
 """The least-squares problems of one step: which rows, which `D`, whose weights."""
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
@@ -21,12 +22,14 @@ class Member:
         uses: its `Use`s.
         weights: some of the block's weights.
         why: why it steps explicitly; `None` where it steps implicitly.
+        normalized: whether its outputs go into a `BatchNormalization`. Defaults to `False`.
     """
 
     block: object
     uses: tuple
     weights: tuple
     why: str | None = None
+    normalized: bool = False
 
     @property
     def rows_key(self):
@@ -194,8 +197,11 @@ def sizes_of_step(problems):
     members = [(member, rows) for problem, rows in problems for member in problem.members]
     labels = [rows.labels_per_item for member, rows in members if member.why == FINAL]
     # Normalizations, whose weights have one axis, are not counted.
-    depth = sum(len(member.weights[0].shape) > 1 for member, _ in members)
-    return {"labels": max(labels, default=1), "depth": max(depth, 1)}
+    maps = [member for member, _ in members if len(member.weights[0].shape) > 1]
+    normalized = sum(member.normalized for member in maps)
+    # Changes that are normalized do not grow from layer to layer: they add up as noise does.
+    depth = len(maps) - normalized + math.sqrt(normalized)
+    return {"labels": max(labels, default=1), "depth": max(depth, 1.0)}
 
 
 def row_counts(members):

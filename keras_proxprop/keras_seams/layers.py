@@ -1,5 +1,6 @@
 """What layers and models of Keras hold, where Keras has no public way to ask."""
 
+import keras
 import tensorflow as tf
 
 
@@ -52,6 +53,23 @@ def renormalizes(layer):
     """Returns whether a BatchNormalization has `renorm`."""
     # The argument came with Keras 3.14.
     return getattr(layer, "renorm", False)
+
+
+def training_argument(model):
+    """Returns the argument by which a step calls a model, `{}` where it takes none."""
+    return {"training": True} if model._call_has_training_arg else {}
+
+
+def normalizes(layer, kwargs):
+    """Returns whether a layer is called as a `BatchNormalization` that takes the statistics of
+    the batch.
+
+    Args:
+        layer: Keras layer.
+        kwargs: the arguments of the call that were given by name, as Keras gives `training`.
+    """
+    is_one = isinstance(layer, keras.layers.BatchNormalization)
+    return is_one and bool(layer.trainable and kwargs.get("training"))
 
 
 def is_rematerialized(layer):

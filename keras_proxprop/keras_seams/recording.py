@@ -18,7 +18,7 @@ from keras_proxprop.hiding import recorded_by
 from keras_proxprop.in_thread import InThread
 from keras_proxprop.keras_seams.batch_size import items_in
 from keras_proxprop.keras_seams.kinds import kind_of_tensors, spec_of
-from keras_proxprop.keras_seams.layers import layers_of, tell_known_sizes
+from keras_proxprop.keras_seams.layers import layers_of, normalizes, tell_known_sizes
 from keras_proxprop.keras_seams.moving_statistics import keeping_up
 from keras_proxprop.keras_seams.notes import Note
 from keras_proxprop.keras_seams.own_methods import assigned, is_shadow
@@ -67,6 +67,8 @@ class Recorder:
         # The calls of the model, and those of them that no layer is noted in.
         self.model_calls, self.other_calls = [], []
         self.weighted = []
+        # What batch normalizations were called with, by its ids.
+        self.normalized = {}
         self.elsewhere = {}
         # Why calls of layers with blocks were not noted, by the ids of the layers.
         self.not_taken = {}
@@ -129,6 +131,8 @@ class Recorder:
             self.tape.watch(z)
 
     def leave(self, layer, args, kwargs, outputs):
+        if args and normalizes(layer, kwargs):
+            self.normalized[id(args[0])] = args[0]
         if layer is self.model:
             self.model_calls.append((args, kwargs, outputs))
             if self._reason_of_place(layer):

@@ -10,7 +10,7 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
 from keras_proxprop import replicas
 from keras_proxprop.keras_seams.finite_step import step_if
-from keras_proxprop.keras_seams.layers import layers_of
+from keras_proxprop.keras_seams.layers import layers_of, training_argument
 from keras_proxprop.keras_seams.loss_share import shared_by_rows, unscaled
 from keras_proxprop.keras_seams.variables import made_before_the_step
 from keras_proxprop.reports import explanation
@@ -36,7 +36,7 @@ def train_step(model, data, proxprop):
     # where another replica's would take its place.
     known = replicas.items_here(batch_size)
     with ImplicitGradientTape(model, **explanation.step_arguments(model, proxprop)) as tape:
-        y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
+        y_pred = model(x, **training_argument(model))
         with shared_by_rows(batch_size, known, tape._row_counts) as tape._batch:
             loss = model._compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True

@@ -22,7 +22,8 @@ class ProblemSize:
         implicit: whether the weight has an implicit direction.
         lookup: whether the rows of the weight are looked up, as an embedding's are.
         labels: number of labels per item: rows of the last layer, one per token for texts.
-        depth: number of linear maps that step, or `None` where it is not known.
+        depth: number of linear maps that step, the root of their number where they are batch
+            normalized, or `None` where it is not known.
         final: whether it is a final layer's.
     """
 
@@ -33,7 +34,7 @@ class ProblemSize:
     implicit: bool
     lookup: bool = False
     labels: int = 1
-    depth: int | None = None
+    depth: float | None = None
     final: bool = False
 
     @classmethod

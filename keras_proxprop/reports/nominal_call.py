@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_proxprop.keras_seams import recording
-from keras_proxprop.keras_seams.layers import built_shapes, layers_of
+from keras_proxprop.keras_seams.layers import built_shapes, layers_of, training_argument
 
 # What `fit` takes by default.
 _KERAS_BATCH_SIZE = 32
@@ -25,8 +25,9 @@ def nominal_batch_size(model):
 
 
 def call_of(model, batch_size):
-    """Returns `args` and `kwargs` of a call of the model, tensors as `tf.TypeSpec`, and
-    whether `fit` knows the batch size when it traces a step."""
+    """Returns `args` and `kwargs` of a call of the model in `fit`, tensors as `tf.TypeSpec`,
+    and whether `fit` knows the batch size when it traces a step."""
+    training = training_argument(model)
 
     def spec(shape, dtype, sparse=False):
         lengths = [_NOMINAL_LENGTH if length is None else length for length in shape[1:]]
@@ -60,13 +61,15 @@ def call_of(model, batch_size):
     batch_known = bool(batches) and None not in batches
     if getattr(model, "inputs", None):
         inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-        return (keras.tree.map_structure(of_input, inputs),), {}, batch_known
+        return (keras.tree.map_structure(of_input, inputs),), training, batch_known
     if model in recording.last_call:
-        return *tf.nest.map_structure(resized, last), batch_known
+        args, kwargs = tf.nest.map_structure(resized, last)
+        # Its last call may have been one of `evaluate`.
+        return args, {**kwargs, **(training if len(args) == 1 else {})}, batch_known
     shapes = built_shapes(model)
     if not shapes:
         raise ValueError(
             f"The input shapes of model {model.name!r} are not known: build it with "
             "`model.build(input_shape)`, or train it for a step, before `summary`."
         )
-    return tuple(built_for(shape) for shape in shapes.values()), {}, batch_known
+    return tuple(built_for(shape) for shape in shapes.values()), training, batch_known

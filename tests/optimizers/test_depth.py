@@ -1,0 +1,107 @@
+"""What counts as depth: maps whose outputs are batch normalized count as their root."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import MODES, assert_close, in_turns
+
+from keras_proxprop import ProxProp, summary
+
+L = keras.layers
+MAPS, ITEMS = 9, 8
+
+
+def normalized(x, layer):
+    return L.LeakyReLU()(L.BatchNormalization()(layer(x)))
+
+
+def activated_before(x, layer):
+    return L.BatchNormalization()(L.LeakyReLU()(layer(x)))
+
+
+def frozen(x, layer):
+    return L.LeakyReLU()(L.BatchNormalization(trainable=False)(layer(x)))
+
+
+class InInference(L.Layer):
+    def __init__(self):
+        super().__init__()
+        self.normalization = L.BatchNormalization()
+
+    def call(self, x):
+        return self.normalization(x, training=False)
+
+
+def in_inference(x, layer):
+    return L.LeakyReLU()(InInference()(layer(x)))
+
+
+def by_layer_normalization(x, layer):
+    return L.LeakyReLU()(L.LayerNormalization()(layer(x)))
+
+
+def called_twice(x, layer):
+    """A map with a second call, whose outputs nothing normalizes."""
+    return L.Add()([L.LeakyReLU()(L.BatchNormalization()(layer(x))), layer(x)])
+
+
+# Nine maps, and the last layer's.
+DEPTHS = {
+    normalized: 1 + np.sqrt(MAPS),
+    activated_before: 1 + MAPS,
+    frozen: 1 + MAPS,
+    in_inference: 1 + MAPS,
+    by_layer_normalization: 1 + MAPS,
+    called_twice: 1 + MAPS,
+}
+LAYERS = {
+    "dense": lambda: L.Dense(4),
+    "conv": lambda: L.Conv1D(4, 2, padding="same"),
+    "depthwise": lambda: L.DepthwiseConv1D(2, padding="same", use_bias=False),
+    "einsum": lambda: L.EinsumDense("abc,cd->abd", (5, 4), bias_axes="d"),
+    "transposed": lambda: L.Conv1DTranspose(4, 2, padding="same"),
+}
+
+
+def net(around, layer, dtype=None):
+    keras.utils.set_random_seed(0)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype or "float32")
+    inputs = x = keras.Input((5, 4))
+    for _ in range(MAPS):
+        x = around(x, layer())
+    model = keras.Model(inputs, L.Dense(3, dtype="float32")(x))
+    keras.config.set_dtype_policy(policy)
+    return model
+
+
+def check(model, depth, **how):
+    """Checks the step of the last layer, and what a summary says of it."""
+    model.compile(ProxProp(), loss="mse", **how)
+    last = model.layers[-1]
+    before = last.kernel.numpy()
+    reports = summary(model, batch_size=ITEMS, print_fn=lambda line: None)
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(ITEMS, 5, 4)), random.normal(size=(ITEMS, 5, 3))
+    model.fit(x, y, batch_size=ITEMS, verbose=0)
+    size = min(np.sqrt(np.mean(before**2)), np.sqrt(2 / (4 + 1 + 3)))
+    rate = 210 * size * min(1, 4 / depth) * (5 * ITEMS / 64) ** 0.25
+    assert_close({r.name: r.rate for r in reports}[last.name], rate, 1e-5)
+    assert_close(np.abs(last.kernel.numpy() - before).max(), 0.001 * rate, 1e-3)
+
+
+@pytest.mark.parametrize("around, layer", in_turns(DEPTHS, LAYERS))
+def test_maps_count_as_their_root_where_their_outputs_are_batch_normalized(around, layer):
+    check(net(around, LAYERS[layer]), DEPTHS[around], jit_compile=False)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_so_it_is_for_every_kind_of_map(layer):
+    check(net(normalized, LAYERS[layer]), 1 + np.sqrt(MAPS), jit_compile=False)
+
+
+@pytest.mark.parametrize(
+    "mode, dtype", [("eager", None), ("xla", "mixed_bfloat16"), ("graph", "mixed_float16")]
+)
+def test_so_it_is_in_every_mode(mode, dtype):
+    check(net(normalized, LAYERS["conv"], dtype), 1 + np.sqrt(MAPS), **MODES[mode])
