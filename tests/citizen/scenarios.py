@@ -1,11 +1,5 @@
 """The optimizers that every scenario is driven with, and small models and data for them."""
 
-import os
-import subprocess
-import sys
-import textwrap
-import time
-
 import keras
 import numpy as np
 import pytest
@@ -92,41 +86,3 @@ def optimizer_state(optimizer):
         state |= {key: np.array(store[key]) for key in store if not key.isdecimal()}
         optimizer = inside
     return state
-
-
-def python(code, *arguments, **environment):
-    """Runs code in an interpreter of its own, this folder on its path; returns its output."""
-    return _output(_started(code, arguments, environment))
-
-
-def pythons(code, *arguments, environments, timeout):
-    """Runs code in several interpreters at once, each with variables of its own in its
-    environment; all are killed when one fails, or is not through after `timeout` seconds."""
-    processes = []
-    try:
-        for environment in environments:
-            processes.append(_started(code, arguments, environment))
-        end = time.monotonic() + timeout
-        return [_output(p, max(0.0, end - time.monotonic())) for p in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-
-
-def _started(code, arguments, environment):
-    here = os.path.dirname(__file__)
-    path = [here, os.path.dirname(here), os.environ.get("PYTHONPATH", "")]
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _output(process, timeout=None):
-    output, errors = process.communicate(timeout=timeout)
-    assert process.returncode == 0, errors
-    return output

@@ -2,7 +2,8 @@
 
 import keras
 import pytest
-from scenarios import compiled, fit, mlp, python
+from processes import python
+from scenarios import compiled, fit, mlp
 
 from keras_proxprop import ProxProp, RowAdam
 

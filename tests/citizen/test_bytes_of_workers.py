@@ -2,7 +2,7 @@
 
 import ast
 
-from scenarios import pythons
+from processes import pythons
 
 from parts.cluster import worker_environments
 

@@ -2,7 +2,7 @@
 
 import ast
 
-from scenarios import python
+from processes import python
 
 TRAINED = """
 import keras, numpy as np, tensorflow as tf

@@ -1,7 +1,7 @@
 """Under a strategy, replicas together make the step of the global batch."""
 
 import pytest
-from scenarios import python
+from processes import python
 
 SETUP = """
 import keras, numpy as np, tensorflow as tf

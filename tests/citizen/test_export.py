@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_close
-from scenarios import RESUMED, compiled, data, fit, mlp, python, remembering, with_both
+from processes import python
+from scenarios import RESUMED, compiled, data, fit, mlp, remembering, with_both
 
 # Runs what was exported, where this package cannot be imported.
 SERVE = """

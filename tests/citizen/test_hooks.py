@@ -4,7 +4,8 @@ import keras
 import pytest
 import tensorflow as tf
 from helpers import MODES
-from scenarios import adam, data, fit, proxprop, python
+from processes import python
+from scenarios import adam, data, fit, proxprop
 
 HOOKS = """
 import functools

@@ -1,7 +1,7 @@
 """Under a strategy, every replica's loss has what its own layers add to it."""
 
 import pytest
-from scenarios import python
+from processes import python
 
 SETUP = """
 import keras, numpy as np

@@ -3,7 +3,7 @@
 import ast
 
 import pytest
-from scenarios import python
+from processes import python
 
 TRAINED = """
 import sys

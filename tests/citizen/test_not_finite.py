@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import MODES, assert_equal_weights, in_turns, weights_of
-from scenarios import data, fit, optimizer_state, proxprop, python, remembering
+from processes import python
+from scenarios import data, fit, optimizer_state, proxprop, remembering
 
 from keras_proxprop import ImplicitGradientTape, ProxProp, RowAdam
 

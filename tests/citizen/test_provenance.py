@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_close_weights, in_turns, weights_of
+from processes import python
 from provenance_cases import directions, new
-from scenarios import mlp, python
+from scenarios import mlp
 
 
 def expected(factors=(1.0,)):

@@ -4,7 +4,7 @@ import ast
 
 import numpy as np
 import pytest
-from scenarios import python
+from processes import python
 
 REPLICAS = """
 import sys

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from helpers import assert_equal_weights
-from scenarios import RESUMED, python
+from processes import python
+from scenarios import RESUMED
 
 # Without Dropout, whose seed's state Keras does not read back from a file.
 TRAIN = """

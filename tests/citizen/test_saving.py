@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_equal_weights, weights_of
-from scenarios import compiled, fit, mlp, proxprop, python, state, with_both
+from processes import python
+from scenarios import compiled, fit, mlp, proxprop, state, with_both
 from test_arguments import CASES, FORMS, Own
 
 from keras_proxprop import ProxProp, solvers

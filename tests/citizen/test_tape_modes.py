@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import assert_close, implicit_direction
-from scenarios import python
+from processes import python
 
 from keras_proxprop import ImplicitGradientTape
 

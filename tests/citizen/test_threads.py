@@ -1,6 +1,6 @@
 """Two models that train in two threads, each under a strategy, train as they do alone."""
 
-from scenarios import python
+from processes import python
 
 THREADS = """
 import threading

@@ -1,7 +1,7 @@
 """Over twenty steps replicas stay with the weights of one device."""
 
 import pytest
-from scenarios import python
+from processes import python
 
 TRAINED = """
 import sys

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import assert_close_weights, assert_equal_weights
-from scenarios import pythons
+from processes import pythons
 
 from keras_proxprop.memory.averaged_gram import KEPT
 from parts.cluster import worker_environments
