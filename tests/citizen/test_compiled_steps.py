@@ -34,9 +34,9 @@ def operations(optimizer, layers):
     def step(x, y):
         return model.train_step((x, y))
 
-    # The first trace makes variables.
+    # The first trace makes variables. Without running it, XLA compiles only once.
     batch = tf.zeros([16, 48]), tf.zeros([16, 3])
-    step(*batch)
+    step.get_concrete_function(*batch)
     text = step.experimental_get_compiler_ir(*batch)(stage="optimized_hlo")
     main = re.search(r"^ENTRY .*?^\}", text, re.MULTILINE | re.DOTALL)[0]
     kinds = re.findall(r" = (?:\(.*?\)|\S+) ([a-z-]+)\(", main)

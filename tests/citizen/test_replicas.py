@@ -49,33 +49,33 @@ def part(values):
 
 
 keras.utils.set_random_seed(3)
-for name, (shape, layer) in layer_kinds().items():
+for turn, (name, (shape, layer)) in enumerate(layer_kinds().items()):
     model = keras.Sequential([keras.Input(shape), layer])
     x = random.normal(size=(ends[-1], *shape)).astype("float32")
     if shape == TOKENS:
         x = random.integers(0, 9, size=(ends[-1], *shape))
     y = random.normal(size=(ends[-1], *model.output_shape[1:])).astype("float32")
     closed = not layer.count_params() or "Norm" in name or name in ("Embedding", "PReLU")
-    for solver in SOLVERS:
-        if closed and solver != "auto":
-            continue
-        for tau in ["auto", 0.7] if solver == "auto" else [0.7]:
-            replicas = 1
-            whole = directions(model, x, y, tau, SOLVERS[solver])
-            replicas = number
-            given = part(x), part(y)
-            try:
-                found = strategy.run(
-                    lambda x, y: directions(model, x, y, tau, SOLVERS[solver]), args=given
-                )
-            except tf.errors.InvalidArgumentError as error:
-                # TensorFlow convolves no empty batch on CPU.
-                assert 0 in sizes, error
-                print("empty", name)
-                continue
-            added = [sum(strategy.experimental_local_results(each)) for each in found]
-            error = max(map(relative_error, added, whole))
-            print(f"{error:.1e} {name}, {solver}, tau {tau}", flush=True)
+    # Every kind takes its turns with the solvers: kinds that are alike follow one another.
+    turns = [[*SOLVERS][(turn + k) % len(SOLVERS)] for k in range({2: 2, 4: 1}[number])]
+    for solver, tau in [("auto", "auto"), *((each, 0.7) for each in turns)]:
+        if closed:
+            solver = "auto"
+        replicas = 1
+        whole = directions(model, x, y, tau, SOLVERS[solver])
+        replicas = number
+        try:
+            found = strategy.run(
+                lambda x, y: directions(model, x, y, tau, SOLVERS[solver]), (part(x), part(y))
+            )
+        except tf.errors.InvalidArgumentError as error:
+            # TensorFlow convolves no empty batch on CPU.
+            assert 0 in sizes, error
+            print("empty", name)
+            break
+        added = [sum(strategy.experimental_local_results(each)) for each in found]
+        error = max(map(relative_error, added, whole))
+        print(f"{error:.1e} {name}, {solver}, tau {tau}", flush=True)
 """
 
 
@@ -84,7 +84,7 @@ def test_directions_of_replicas_add_up_to_that_of_the_global_batch(number):
     said = python(REPLICAS + KINDS, number).splitlines()
     said = [line.split(maxsplit=1) for line in said if not line.startswith("empty")]
     errors = {case: float(error) for error, case in said}
-    assert len(errors) > {2: 60, 4: 30}[number]
+    assert len(errors) > {2: 80, 4: 30}[number]
     # Some problems have few rows and are solved in float32, in another order: what is left out
     # or counted twice is wrong by more than a tenth.
     assert {case: e for case, e in errors.items() if not e < 1e-3} == {}
@@ -103,11 +103,11 @@ def bytes_of(new, steps=1, batches_alike=False):
         layers = [L.Conv1D(3, 3), L.Flatten(), L.Dense(6, "tanh"), L.Dense(2)]
         model = keras.Sequential([keras.Input((7, 4)), *layers])
         model.compile(optimizer, "mse", jit_compile=False)
-    x, y = np.zeros((8, 7, 4), "float32"), np.zeros((8, 2), "float32")
-    count, data = Count(number), (x, y)
-    if batches_alike:
-        data = [tf.data.Dataset.from_tensor_slices(data).batch(8, drop_remainder=True)]
-    model.fit(*data, epochs=steps, verbose=0, callbacks=[count])
+    x, y = np.zeros((8 * steps, 7, 4), "float32"), np.zeros((8 * steps, 2), "float32")
+    # What is no remainder has a size that is known before.
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8, drop_remainder=batches_alike)
+    count = Count(number)
+    model.fit(data, verbose=0, callbacks=[count])
     if not isinstance(optimizer, ProxProp):
         return count.bytes
     rows = summary(model, 8, replicas=number, print_fn=lambda line: None)

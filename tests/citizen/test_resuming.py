@@ -43,11 +43,12 @@ def keep(model, what):
 for name in scenarios.RESUMED:
     path = f"{folder}/{name}"
     if task == "begin":
-        keep(train(compiled(name), 0, 4), f"{name}_whole")
         model = train(compiled(name), 0, 2)
         keep(model, f"{name}_half")
         model.save(path + ".keras")
         checkpoint(model).write(path)
+        # Training that is saved goes on.
+        keep(train(model, 2, 4), f"{name}_whole")
     else:
         model = keras.models.load_model(path + ".keras")
         model.save(path + "_again.keras")

@@ -1,16 +1,14 @@
 """Over twenty steps replicas stay with the weights of one device."""
 
-import pytest
 from processes import python
 
 TRAINED = """
-import sys
 import keras, numpy as np, tensorflow as tf
 from helpers import relative_error, weights_of
 from logical_devices import mirrored
 from keras_proxprop import CurvatureMemory, ProxProp
 
-strategy = mirrored(int(sys.argv[1]))
+strategy = mirrored(3)
 L = keras.layers
 
 
@@ -42,15 +40,15 @@ def trained(inner, memory):
     ]
     model = keras.Sequential([keras.Input((16,)), *layers])
     model.compile(ProxProp(inner(), memory=memory), loss="mse", jit_compile=False)
-    # Steps of eight rows, eight and seven.
-    model.fit(x, y, batch_size=8, epochs=7, shuffle=False, verbose=0)
+    # Six steps of eight rows and one of seven: the last replica has fewer rows than the first.
+    model.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
     assert model.optimizer.iterations.numpy() == 21
     return weights_of(model)
 
 
 random = np.random.default_rng(0)
-x = random.integers(0, 9, size=(23, 16))
-y = random.normal(size=(23, 2))
+x = random.integers(0, 9, size=(55, 16))
+y = random.normal(size=(55, 2))
 inners = {"SGD": lambda: keras.optimizers.SGD(0.1), "default": lambda: None}
 memories = {"SGD": None, "default": CurvatureMemory(layers="all", refresh_every=3)}
 for name, memory in memories.items():
@@ -62,9 +60,8 @@ for name, memory in memories.items():
 """
 
 
-@pytest.mark.parametrize("number", [2, 4])
-def test_replicas_stay_with_one_device_over_twenty_steps(number):
-    said = python(TRAINED, number).splitlines()
+def test_replicas_stay_with_one_device_over_twenty_steps():
+    said = python(TRAINED).splitlines()
     errors = {case: float(error) for error, case in (line.split(maxsplit=1) for line in said)}
     assert len(errors) == 2
     # Replicas add up in another order, in float32, and every step builds on the last: with SGD
