@@ -1,7 +1,6 @@
 """The least-squares problems of one step: which rows, which `D`, whose weights."""
 
 import dataclasses
-import math
 
 import tensorflow as tf
 
@@ -199,9 +198,8 @@ def sizes_of_step(problems):
     # Normalizations, whose weights have one axis, are not counted.
     maps = [member for member, _ in members if len(member.weights[0].shape) > 1]
     normalized = sum(member.normalized for member in maps)
-    # Changes that are normalized do not grow from layer to layer: they add up as noise does.
-    depth = len(maps) - normalized + math.sqrt(normalized)
-    return {"labels": max(labels, default=1), "depth": max(depth, 1.0)}
+    depth = max(len(maps), 1)
+    return {"labels": max(labels, default=1), "depth": depth, "normalized": normalized}
 
 
 def row_counts(members):

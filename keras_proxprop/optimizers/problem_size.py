@@ -22,8 +22,8 @@ class ProblemSize:
         implicit: whether the weight has an implicit direction.
         lookup: whether the rows of the weight are looked up, as an embedding's are.
         labels: number of labels per item: rows of the last layer, one per token for texts.
-        depth: number of linear maps that step, the root of their number where they are batch
-            normalized, or `None` where it is not known.
+        depth: number of linear maps that step, or `None` where it is not known.
+        normalized: number of those whose outputs are batch normalized.
         final: whether it is a final layer's.
     """
 
@@ -34,7 +34,8 @@ class ProblemSize:
     implicit: bool
     lookup: bool = False
     labels: int = 1
-    depth: float | None = None
+    depth: int | None = None
+    normalized: int = 0
     final: bool = False
 
     @classmethod
@@ -47,7 +48,7 @@ class ProblemSize:
         """
         guess = cls(None, 1, *as_matrix(shape), implicit=False)
         other = next((s for s in others if s and s.row_count is not None), guess)
-        of_step = ("row_count", "per_item", "labels", "depth")
+        of_step = ("row_count", "per_item", "labels", "depth", "normalized")
         return dataclasses.replace(guess, **{name: getattr(other, name) for name in of_step})
 
 

@@ -49,7 +49,11 @@ def _of_embedding(variable):
 
 
 def _share(size, depth):
-    share = _UNITS * min(1.0, DEPTH / (size.depth or depth))
+    depth = size.depth or depth
+    # Changes that are normalized do not grow from layer to layer: they add up as noise does.
+    as_noise = math.sqrt(DEPTH * size.normalized)
+    depth += min(0.0, as_noise - size.normalized)
+    share = _UNITS * min(1.0, DEPTH / depth)
     if size.implicit and not size.lookup:
         share *= min(1.0, math.sqrt(FEATURES / size.features))
     return share

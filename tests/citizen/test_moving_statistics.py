@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import MODES, assert_close, in_turns
-from scenarios import python
+from processes import python
 
 from keras_proxprop import ImplicitGradientTape, ProxProp
 

@@ -1,4 +1,4 @@
-"""What counts as depth: maps whose outputs are batch normalized count as their root."""
+"""What counts as depth: maps whose outputs are batch normalized count as noise adds up."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def called_twice(x, layer):
 
 # Nine maps, and the last layer's.
 DEPTHS = {
-    normalized: 1 + np.sqrt(MAPS),
+    normalized: 1 + np.sqrt(4 * MAPS),
     activated_before: 1 + MAPS,
     frozen: 1 + MAPS,
     in_inference: 1 + MAPS,
@@ -91,17 +91,17 @@ def check(model, depth, **how):
 
 
 @pytest.mark.parametrize("around, layer", in_turns(DEPTHS, LAYERS))
-def test_maps_count_as_their_root_where_their_outputs_are_batch_normalized(around, layer):
+def test_maps_count_as_a_root_where_their_outputs_are_batch_normalized(around, layer):
     check(net(around, LAYERS[layer]), DEPTHS[around], jit_compile=False)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_so_it_is_for_every_kind_of_map(layer):
-    check(net(normalized, LAYERS[layer]), 1 + np.sqrt(MAPS), jit_compile=False)
+    check(net(normalized, LAYERS[layer]), 1 + np.sqrt(4 * MAPS), jit_compile=False)
 
 
 @pytest.mark.parametrize(
     "mode, dtype", [("eager", None), ("xla", "mixed_bfloat16"), ("graph", "mixed_float16")]
 )
 def test_so_it_is_in_every_mode(mode, dtype):
-    check(net(normalized, LAYERS["conv"], dtype), 1 + np.sqrt(MAPS), **MODES[mode])
+    check(net(normalized, LAYERS["conv"], dtype), 1 + np.sqrt(4 * MAPS), **MODES[mode])

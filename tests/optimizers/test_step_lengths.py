@@ -53,6 +53,15 @@ def test_steps_are_shorter_in_deep_nets(depth, shorter):
     assert_close(optimizer.factor(guess, variables[0]), shorter * 210 * np.sqrt(2 / 100), 1e-6)
 
 
+@pytest.mark.parametrize(
+    "depth, normalized, shorter", [(4, 3, 1), (5, 4, 0.8), (10, 9, 4 / 7), (49, 49, 2 / 7)]
+)
+def test_normalized_maps_make_steps_shorter_by_a_root(depth, normalized, shorter):
+    size = ProblemSize(64, 1, 50, 50, implicit=True, depth=depth, normalized=normalized)
+    found = ScheduleFreeAdam().factor(size, keras.Variable(tf.ones([50, 50])))
+    assert_close(found, shorter * 210 * np.sqrt(2 / 100), 1e-6)
+
+
 def _text(tokens, units):
     inputs = keras.Input((tokens,), dtype="int32")
     x = L.LayerNormalization()(L.Embedding(9, units)(inputs))
