@@ -1,5 +1,4 @@
 import gc
-import importlib.metadata
 import os
 
 # Before TensorFlow is first imported.
@@ -7,12 +6,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Every core has a worker: threads of one would wait for the other's.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-
-if importlib.metadata.version("tensorflow") >= "2.21":
-    # XLA makes the same operations of a step, and machine code of them in half the time. Older
-    # versions end at flags that they do not know.
-    flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    os.environ.setdefault("XLA_FLAGS", flags)
 
 import hypothesis
 import keras
