@@ -164,9 +164,9 @@ def rows_of_digits(data, steps_of_rows, batches, steps_for_one, seeds):
             yield row
 
 
-def rows_of_deep_nets(data, steps, rates, seeds):
+def rows_of_deep_nets(data, nets, steps, rates, seeds):
     """Yields a row of the third table for each net."""
-    for net, make in DEEP_NETS.items():
+    for net, make in nets.items():
         make = functools.partial(make, data[0][0].shape[1:])
         given = "sparse_categorical_crossentropy", data, 64, (steps,), seeds
         adams = [functools.partial(keras.optimizers.Adam, rate) for rate in RATES[:2]]
@@ -209,7 +209,12 @@ def main(argv=None):
     print(markdown(head, rows_of_digits(data, *plan, args.seeds)))
     validation = halves(images.x_val[:VALIDATED]), images.y_val[:VALIDATED]
     data = (halves(images.x), images.y), validation
-    plan = (10, (1e-3,)) if args.quick else (DEEP_STEPS, DEEP_RATES)
+    plan = DEEP_NETS, DEEP_STEPS, DEEP_RATES
+    plan = (
+        ({"plain": functools.partial(plain_net, layers=2)}, 10, (1e-3,))
+        if args.quick
+        else plan
+    )
     head = ["net", "Adam", *(f"`ProxProp()`, {rate:g}" for rate in plan[-1])]
     print(markdown(head, rows_of_deep_nets(data, *plan, 1)))
 

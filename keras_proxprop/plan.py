@@ -178,7 +178,7 @@ class Plan:
     def _find(self, layer):
         key = id(layer)
         if key not in self._found:
-            excluded = self._is_excluded(layer)
+            excluded = self.excludes(layer)
             self._found[key] = (None, "excluded") if excluded else self._find_block(layer)
         return self._found[key]
 
@@ -195,7 +195,8 @@ class Plan:
                         return self._find(owner)
         return block, why
 
-    def _is_excluded(self, layer):
+    def excludes(self, layer):
+        """Returns whether a layer, or one that it is in, is in `exclude`."""
         if any(matches(entry, layer) for entry in self.exclude):
             return True
         # The model's layers are walked again only for a layer that was built after that.

@@ -106,7 +106,7 @@ class ImplicitGradientTape(tf.GradientTape):
         self.finite = tf.constant(True)
         # What `shared_by_rows` yielded, where the loss was made with it.
         self._batch = None
-        self._recorder = Recorder(model, self._block, self, iterations)
+        self._recorder = Recorder(model, self._block, self, iterations, self._plan.excludes)
 
     def __enter__(self):
         # Where layers have their names already: before a forward pass changes any statistics.

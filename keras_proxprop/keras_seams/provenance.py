@@ -6,6 +6,7 @@ of one function are arguments of another, nothing shows it. There a variable tak
 as long as a tape has made directions for the variable that nobody took yet.
 """
 
+import collections
 import dataclasses
 import weakref
 
@@ -157,9 +158,10 @@ def _is_reachable(value):
 def _walk(tensor, note):
     """Returns whether a tensor of a graph depends on a direction for the variable of `note`,
     and whether it depends on anything that a tape of TensorFlow made."""
-    queue, seen, differentiated = [tensor], set(), False
+    # The nearest first: a direction is a few operations away, and most of the step behind it.
+    queue, seen, differentiated = collections.deque([tensor]), set(), False
     while queue:
-        tensor = queue.pop()
+        tensor = queue.popleft()
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))

@@ -46,12 +46,14 @@ class Recorder:
         tape: the `tf.GradientTape` that records the same calls, or `None`.
         iterations: number of training steps before this pass, or `None`: it is not one of a
             training step.
+        excludes: function of a layer that returns whether it is trained as without the
+            package. Defaults to that for none.
     """
 
-    def __init__(self, model, blocks, tape=None, iterations=None):
+    def __init__(self, model, blocks, tape=None, iterations=None, excludes=lambda _: False):
         self.model = model
         self.block = blocks
-        self.iterations = check_iterations(iterations)
+        self.iterations, self._excludes = check_iterations(iterations), excludes
         # A weak reference: the tape owns its recorder, and both hold tensors of the pass.
         self._tape = tape and weakref.ref(tape)
         self._shadowed = {}
@@ -149,6 +151,10 @@ class Recorder:
         at trace time, or the model as a whole was not called."""
         return next((items_in(call[:2]) for call in self.model_calls), None)
 
+    def counts_steps(self, layer):
+        """Returns whether a call of a layer is one of a step whose number is known."""
+        return self.iterations is not None and not self._excludes(layer)
+
     def owns(self, layer):
         return id(layer) in self._shadowed
 
@@ -162,7 +168,7 @@ class Recorder:
 def _call(layer, original, args, kwargs):
     """Runs a layer's call for the recorders of this thread that it belongs to."""
     owners = [r for r in _active.value if r.owns(layer)]
-    iterations = next((r.iterations for r in owners if r.iterations is not None), None)
+    iterations = next((r.iterations for r in owners if r.counts_steps(layer)), None)
     inputs = args[0] if args else kwargs.get("inputs")
     owners = [r for r in owners if r.enter(layer)]
     noting = [r for r in owners if r.block(layer) is not None]

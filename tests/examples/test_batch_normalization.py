@@ -13,7 +13,7 @@ def test_the_quick_form_prints_all_tables(capsys):
     of_unet, of_digits, of_deep_nets = lines[:3], lines[3:7], lines[7:]
     assert [len(line) for line in of_unet] == [7] * 3
     assert [len(line) for line in of_digits] == [5] * 4
-    assert [len(line) for line in of_deep_nets] == [3] * 4
+    assert [len(line) for line in of_deep_nets] == [3] * 3
     numbers = [cell for line in (of_unet[2], *of_digits[2:]) for cell in line[3:]]
     assert all(0 < float(cell) < 20 for cell in numbers)
 
