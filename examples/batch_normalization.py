@@ -69,11 +69,15 @@ def dense_net(shape):
     return keras.Model(images, L.Dense(10, "softmax")(x))
 
 
+def classifier(images, x):
+    return keras.Model(images, L.Dense(10, "softmax")(L.GlobalAveragePooling2D()(x)))
+
+
 def convolution_net(shape):
     images = x = keras.Input(shape)
     for filters in (16, 32, 32):
         x = convolved(x, filters)
-    return keras.Model(images, L.Dense(10, "softmax")(L.GlobalAveragePooling2D()(x)))
+    return classifier(images, x)
 
 
 NETS = {"dense": dense_net, "convolutions": convolution_net}
@@ -84,7 +88,7 @@ def plain_net(shape, layers=20):
     for i in range(layers + 1):
         x = L.MaxPooling2D()(x) if i in (layers // 3, 2 * layers // 3) else x
         x = convolved(x, 16)
-    return keras.Model(images, L.Dense(10, "softmax")(L.GlobalAveragePooling2D()(x)))
+    return classifier(images, x)
 
 
 def residual_net(shape, blocks=8):
@@ -97,7 +101,7 @@ def residual_net(shape, blocks=8):
             y = convolved(convolved(x, filters, size=1), filters)
             y = L.BatchNormalization()(L.Conv2D(4 * filters, 1)(y))
             x = L.ReLU()(L.Add()([x, y]))
-    return keras.Model(images, L.Dense(10, "softmax")(L.GlobalAveragePooling2D()(x)))
+    return classifier(images, x)
 
 
 DEEP_NETS = {"plain, 21 convolutions": plain_net, "residual, 51 convolutions": residual_net}
@@ -202,19 +206,16 @@ def main(argv=None):
     head += ["`ProxProp()`, momentum as it is", "`ProxProp()`"]
     print(markdown(head, rows_of_unet(data, *plan, args.seeds)))
     data = (digits.x, digits.y), (digits.x_val, digits.y_val)
-    plan = (
-        ((10,), (16,), (30,)) if args.quick else (DIGITS_STEPS, DIGITS_BATCHES, STEPS_FOR_ONE)
-    )
+    plan = DIGITS_STEPS, DIGITS_BATCHES, STEPS_FOR_ONE
+    if args.quick:
+        plan = (10,), (16,), (30,)
     head = ["net", "batch", "steps", "momentum as it is", *map(str, plan[-1])]
     print(markdown(head, rows_of_digits(data, *plan, args.seeds)))
     validation = halves(images.x_val[:VALIDATED]), images.y_val[:VALIDATED]
     data = (halves(images.x), images.y), validation
     plan = DEEP_NETS, DEEP_STEPS, DEEP_RATES
-    plan = (
-        ({"plain": functools.partial(plain_net, layers=2)}, 10, (1e-3,))
-        if args.quick
-        else plan
-    )
+    if args.quick:
+        plan = {"plain": functools.partial(plain_net, layers=2)}, 10, (1e-3,)
     head = ["net", "Adam", *(f"`ProxProp()`, {rate:g}" for rate in plan[-1])]
     print(markdown(head, rows_of_deep_nets(data, *plan, 1)))
 

@@ -23,40 +23,33 @@ _calls: dict = {}
 def keeping_up(layer, inputs, iterations):
     """Context in which the moving statistics of a `BatchNormalization` keep up with weights.
 
-    It changes nothing for other layers, and where `iterations` is `None`.
-
     Args:
-        layer: Keras layer.
+        layer: the layer; any other where `iterations` is `None`.
         inputs: what it is called with, a tensor.
-        iterations: number of steps so far, a scalar tensor, or `None`.
+        iterations: number of steps so far, a scalar tensor, or `None`: nothing changes.
     """
-    is_one = isinstance(layer, keras.layers.BatchNormalization)
-    if iterations is None or not is_one or not layer.trainable:
+    if iterations is None:
         yield
         return
-    _enter(layer, lambda own: _at_most(own, inputs, iterations))
+    _enter(layer, inputs, iterations)
     try:
         yield
     finally:
         _leave(layer)
 
 
-def _at_most(momentum, inputs, iterations):
-    """Returns a momentum, smaller in the first steps, in the dtype of the statistics."""
-    # As the layer casts what it is given.
-    dtype = keras.backend.standardize_dtype(inputs.dtype)
-    steps = tf.cast(iterations, keras.backend.result_type(dtype, "float32"))
-    return tf.minimum(steps / (steps + STEPS_FOR_ONE), momentum)
-
-
-def _enter(layer, momentum):
+def _enter(layer, inputs, iterations):
     # Replicas call a layer one within the other where they meet in the call.
     with _lock:
         call = _calls.setdefault(id(layer), [0, layer.momentum])
         call[0] += 1
         if call[0] == 1:
+            # As the layer casts what it is given.
+            dtype = keras.backend.standardize_dtype(inputs.dtype)
+            steps = tf.cast(iterations, keras.backend.result_type(dtype, "float32"))
+            momentum = tf.minimum(steps / (steps + STEPS_FOR_ONE), call[1])
             # Not by Keras's own __setattr__, which would track a tensor.
-            object.__setattr__(layer, "momentum", momentum(call[1]))
+            object.__setattr__(layer, "momentum", momentum)
 
 
 def _leave(layer):

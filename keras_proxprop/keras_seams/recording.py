@@ -133,8 +133,6 @@ class Recorder:
             self.tape.watch(z)
 
     def leave(self, layer, args, kwargs, outputs):
-        if args and normalizes(layer, kwargs):
-            self.normalized[id(args[0])] = args[0]
         if layer is self.model:
             self.model_calls.append((args, kwargs, outputs))
             if self._reason_of_place(layer):
@@ -168,8 +166,10 @@ class Recorder:
 def _call(layer, original, args, kwargs):
     """Runs a layer's call for the recorders of this thread that it belongs to."""
     owners = [r for r in _active.value if r.owns(layer)]
-    iterations = next((r.iterations for r in owners if r.counts_steps(layer)), None)
-    inputs = args[0] if args else kwargs.get("inputs")
+    inputs, iterations = args[0] if args else kwargs.get("inputs"), None
+    normalizing = normalizes(layer, args, kwargs)
+    if normalizing:
+        iterations = next((r.iterations for r in owners if r.counts_steps(layer)), None)
     owners = [r for r in owners if r.enter(layer)]
     noting = [r for r in owners if r.block(layer) is not None]
     kind = kind_of_tensors((args, kwargs)) if noting else None
@@ -189,6 +189,8 @@ def _call(layer, original, args, kwargs):
         else:
             outputs = original(*args, **kwargs)
     for recorder in owners:
+        if normalizing:
+            recorder.normalized[id(inputs)] = inputs
         recorder.leave(layer, args, kwargs, outputs)
     return outputs
 

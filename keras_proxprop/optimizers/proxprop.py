@@ -59,7 +59,8 @@ class ProxProp(OptimizerWrapper):
             much), "exact", "cg", or a solver of `keras_proxprop.solvers`.
         final_layer: "explicit" (default, as in the paper) or "implicit": the step of final
             layers, which have no other layer with weights between them and a model output.
-        exclude: layers that take explicit steps: names, types or instances.
+        exclude: layers that take explicit steps: names, types or instances. A
+            `BatchNormalization` among them averages by its own `momentum`.
         memory: a `keras_proxprop.CurvatureMemory`, which averages Gram matrices over batches,
             or `None`: every step uses those of its own batch, as in the paper. Defaults to
             `"auto"`: a `CurvatureMemory()` where `solver` is "auto", else `None`.

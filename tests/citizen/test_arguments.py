@@ -220,32 +220,3 @@ def test_what_an_inner_optimizer_takes_without_saying_so_is_handed_on():
 def test_a_bad_value_for_the_inner_optimizer_keeps_its_own_error():
     with pytest.raises(ValueError, match="Only one of `clipnorm`"):
         ProxProp("sgd", clipnorm=1.0, clipvalue=1.0)
-
-
-SOLVERS = {
-    "exact": {"solver": "exact", "memory": None},
-    "primal": {"solver": solvers.Exact("primal"), "memory": None},
-    "cg": {"solver": "cg", "memory": None},
-    "memory": {"memory": CurvatureMemory(layers="all")},
-}
-
-
-@pytest.mark.parametrize("exponent", [-30, -29, -20, 20, 37, 38, 39, 60])
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.filterwarnings("ignore:.*damped")
-def test_every_tau_of_any_size_makes_finite_steps(solver, exponent):
-    keras.utils.set_random_seed(0)
-    layers = [keras.layers.Dense(4), keras.layers.LayerNormalization(), keras.layers.Dense(2)]
-    model = keras.Sequential([keras.Input((5,)), *layers])
-    optimizer = ProxProp("sgd", 1e-3, tau=10.0**exponent, **SOLVERS[solver])
-    fit(compiled(model, optimizer, run_eagerly=True))
-    assert all(np.isfinite(w).all() for w in weights_of(model))
-
-
-@pytest.mark.parametrize("tau", [0.0, 1e-45, 1e-39])
-def test_a_tau_that_falls_to_nothing_makes_no_step_and_no_nan(tau):
-    # A schedule's values are not known before: the smallest that a number may be is taken.
-    schedule = optimizers.schedules.PiecewiseConstantDecay([1], [1.0, tau])
-    model = compiled(mlp(), ProxProp("sgd", 1.0, tau=schedule, memory=None))
-    fit(model)
-    assert all(np.isfinite(w).all() for w in weights_of(model))
