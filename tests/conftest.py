@@ -40,6 +40,11 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_collection_finish():
+    """Garbage collections leave out what importing has made, most of all objects."""
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_unconfigure():
     """Spares pytest's last garbage collection, of all that TensorFlow has made.
