@@ -32,7 +32,7 @@ def net():
 SIZES = ((10, 2),) * 2 + ((37, 5),) * 2 + ((1, 10),) + ((11, 2),) * 2
 
 
-def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
+def reference(batch_size, steps_of_one=1, rates=None, epochs=1, solver="auto"):
     """The weights after training: the tape's directions, and the three sequences of Defazio
     et al. written out: points z, their mean x, and y, where directions are made."""
     model = net()
@@ -46,7 +46,7 @@ def reference(batch_size, steps_of_one=1, rates=None, epochs=1):
     for count, start in enumerate(starts, 1):
         batch = slice(start, start + batch_size)
         model.set_weights(weights)
-        with ImplicitGradientTape(model, tau=TAU) as tape:
+        with ImplicitGradientTape(model, TAU, solver) as tape:
             loss = tf.reduce_mean((y_data[batch] - model(x_data[batch])) ** 2)
         directions = tape.gradient(loss, model.trainable_variables)
         collected.append([p.numpy().astype(np.float64) for p in directions])
@@ -77,11 +77,18 @@ def trained(*args, **kwargs):
     return small_net.trained(net(), *args, **kwargs)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_steps_are_those_of_numpy_and_the_last_batch_is_smaller(mode):
     proxprop = ProxProp(learning_rate=RATE, tau=TAU, memory=None)
     model = trained(proxprop, 8, **MODES[mode])
     assert_close_weights(weights_of(model), reference(8), 1e-4)
+
+
+def test_steps_are_those_of_numpy_under_xla():
+    # With CG there is least to compile.
+    proxprop = ProxProp(learning_rate=RATE, tau=TAU, memory=None, solver="cg")
+    model = trained(proxprop, 10, jit_compile=True)
+    assert_close_weights(weights_of(model), reference(10, solver="cg"), 1e-4)
 
 
 def test_many_steps():
