@@ -11,13 +11,15 @@ from keras_proxprop.keras_seams.notes import Note
 from keras_proxprop.reports.summary import layer_reports
 
 # How `compile` is told to run the training step. Keras's default is "auto": XLA wherever
-# every layer supports it.
+# every layer supports it, and without a GPU never.
 MODES = {
     "eager": {"run_eagerly": True},
     "graph": {"jit_compile": False},
     "default": {},
     "xla": {"jit_compile": True},
 }
+# Keras's default is one of these.
+DIFFERENT_MODES = ["eager", "graph", "xla"]
 
 
 def in_turns(*pools, rounds=1):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import MODES, assert_equal_weights, weights_of
+from helpers import DIFFERENT_MODES, MODES, assert_equal_weights, weights_of
 
 from keras_proxprop import ProxProp, solvers
 
@@ -45,7 +45,7 @@ def batch(where=None, value=None):
     return [np.float32(part) for part in parts.values()]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", DIFFERENT_MODES)
 @pytest.mark.parametrize("solver", ["auto", "exact", solvers.Exact("primal")], ids=str)
 def test_a_batch_that_is_not_finite_changes_nothing(solver, mode):
     model = wide_net()

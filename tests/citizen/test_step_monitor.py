@@ -4,15 +4,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import MODES, assert_close_weights, weights_of
+from helpers import DIFFERENT_MODES, MODES, assert_close_weights, in_turns, weights_of
 from monitor_statistics import STATISTICS, expected_statistics
 from scenarios import compiled, data, fit, mlp, proxprop
 
 from keras_proxprop import ProxProp, StepMonitor
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("wrap", [lambda o: o, keras.optimizers.LossScaleOptimizer])
+@pytest.mark.parametrize(
+    "mode, wrap",
+    in_turns(DIFFERENT_MODES, [lambda o: o, keras.optimizers.LossScaleOptimizer])
+    + [("graph", lambda o: o)],
+)
 def test_the_statistics_are_those_of_the_step(mode, wrap, capsys):
     model = mlp()
     model.compile(optimizer=wrap(proxprop(tau=0.3)), loss="mse", **MODES[mode])
