@@ -134,8 +134,9 @@ def test_it_is_chosen_once():
     assert with_memory(model) == 3
 
 
-@pytest.mark.parametrize("scaled", [False, True], ids=["alone", "with loss scale"])
-@pytest.mark.parametrize("way", ["keras", "weights", "checkpoint"])
+@pytest.mark.parametrize(
+    "way, scaled", [("keras", True), ("weights", False), ("checkpoint", True)]
+)
 def test_a_saved_choice_is_kept(way, scaled, tmp_path):
     def new():
         return net(keras.optimizers.LossScaleOptimizer(ProxProp()) if scaled else None)
