@@ -34,6 +34,7 @@ for inner in (
     lambda: RowAdam(0.01, epsilon=1e-5),
 ):
     alone = compiled(inner())
+    alone.run_eagerly = True
     with strategy.scope():
         together = compiled(inner())
     losses = [
@@ -82,6 +83,7 @@ random = np.random.default_rng(0)
 x = random.integers(0, 9, size=(19, 7))
 y = random.normal(size=(19, 5, 2)).astype("float32")
 alone = compiled()
+alone.run_eagerly = True
 with strategy.scope():
     together = compiled()
 before = weights_of(alone)
@@ -133,6 +135,7 @@ other = [same[0] + random.normal(size=same[0].shape).astype("float32"), same[1]]
 weights = []
 for data in (same, other):
     alone = compiled("exact")
+    alone.run_eagerly = True
     with strategy.scope():
         together = compiled("mean")
     for model in (alone, together):
