@@ -28,11 +28,11 @@ x = np.random.default_rng(0).normal(size=(rows, 5)).astype("float32")
 y = np.tanh(x[:, :2])
 
 
-def trained(x, epochs):
+def trained(x, epochs, **mode):
     keras.utils.set_random_seed(1)
     layers = [L.Dense(6, "tanh"), L.Dense(2, dtype="float32")]
     model = keras.Sequential([keras.Input((5,)), *layers])
-    model.compile(NEW(), "mse", jit_compile=False)
+    model.compile(NEW(), "mse", **(mode or {"jit_compile": False}))
     loss = model.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0)
     optimizer = model.optimizer
     assert type(optimizer).__name__ == "LossScaleOptimizer"
@@ -41,7 +41,7 @@ def trained(x, epochs):
     return loss.history["loss"], weights_of(model), *counts
 
 
-alone = trained(x, 4)
+alone = trained(x, 4, run_eagerly=True)
 with strategy.scope():
     together = trained(x, 4)
 error = float(max(map(relative_error, together[1], alone[1])))

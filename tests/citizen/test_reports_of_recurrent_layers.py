@@ -45,7 +45,7 @@ def rows_of(reports):
 @pytest.mark.parametrize("make", [functional, sequential, Subclassed])
 @pytest.mark.parametrize("layer", STATEFUL)
 def test_a_summary_is_of_the_batch_size_that_a_model_is_made_for(make, layer):
-    model = compiled(make(STATEFUL[layer]()), ProxProp())
+    model = compiled(make(STATEFUL[layer]()), ProxProp(), run_eagerly=True)
     fit(model, X, Y)
     lines = []
     # Eight items of six steps; of 32 a stateful layer takes none.

@@ -1,5 +1,7 @@
 """What memory keeps of one batch: no more than any batch is worth."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -49,6 +51,7 @@ def net():
     return model
 
 
+@functools.cache
 def losses(outlier, scale):
     """Returns the loss of every step; the inputs of one, `outlier`, are scaled."""
     model, found = net(), []
@@ -71,10 +74,10 @@ def test_the_bound_changes_no_step_of_ordinary_training(monkeypatch):
     bounded, hit = losses(None, 1.0), losses(1, 1000.0)
     monkeypatch.setattr(averages, "_LIMIT", np.inf)
     # The trace of before has the bound in it.
-    anew = traced_once(averages.averaged.__wrapped__)
-    monkeypatch.setattr(refresh, "averaged", anew)
-    np.testing.assert_array_equal(losses(None, 1.0), bounded)
-    assert np.any(losses(1, 1000.0) != hit)
+    monkeypatch.setattr(refresh, "averaged", traced_once(averages.averaged.__wrapped__))
+    anew = losses.__wrapped__
+    np.testing.assert_array_equal(anew(None, 1.0), bounded)
+    assert np.any(anew(1, 1000.0) != hit)
 
 
 def test_a_batch_of_outliers_adds_what_ten_batches_would_and_a_lasting_change_all_of_it():

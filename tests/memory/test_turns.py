@@ -9,7 +9,7 @@ import tensorflow as tf
 from helpers import MODES, assert_close, assert_close_weights, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_cases import AveragedReference, convnet, train
+from memory_cases import AveragedReference
 
 from keras_proxprop import CurvatureMemory, ProxProp, machine
 from keras_proxprop.memory.refresh import TURNS, turns_of
@@ -127,13 +127,6 @@ def test_a_step_that_is_not_finite_refreshes_none(little_at_once):
     model.train_on_batch(x, y)
     for variable, was in zip(model.optimizer._curvatures.variables, kept):
         np.testing.assert_array_equal(variable.numpy(), was)
-
-
-def test_xla_takes_the_same_turns(little_at_once):
-    plain, compiled = convnet(), convnet(jit=True)
-    for model in (plain, compiled):
-        train(model, epochs=7)
-    assert_close_weights(weights_of(compiled), weights_of(plain), 1e-3)
 
 
 def test_a_training_that_is_saved_between_turns_goes_on_alike(little_at_once, tmp_path):
