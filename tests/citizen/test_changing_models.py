@@ -123,7 +123,7 @@ def test_models_trained_at_once_in_threads_are_trained_as_alone(new):
     def train(model):
         fit(model, epochs=4)
 
-    models = [compiled(mlp(seed), new()) for seed in range(4)]
+    models = [compiled(mlp(seed), new()) for seed in range(3)]
     threads = [threading.Thread(target=train, args=[model]) for model in models]
     for thread in threads:
         thread.start()

@@ -134,9 +134,7 @@ WAYS = {
 
 
 WAYS_OF_EACH = [
-    (way, *case)
-    for case, way in in_turns(CASES, WAYS, rounds=2)
-    if case[0] != "adam" or way not in OURS
+    (way, *case) for case, way in in_turns(CASES, WAYS) if case[0] != "adam" or way not in OURS
 ]
 
 

@@ -4,6 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 from batch_cases import FEATURES, LARGE, X, Y, dataset, in_own_loop, net, saved_batch_size
+from helpers import in_turns
 
 from keras_proxprop import CurvatureMemory, ImplicitGradientTape, ProxProp
 
@@ -31,8 +32,9 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("way", ["arrays", "own loop", "own tf.function"])
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    "name, way", in_turns(OTHERS, ["arrays", "own tf.function", "own loop"])
+)
 def test_it_is_chosen_for_the_items_of_the_model_s_inputs(name, way):
     for size, expected in (16, 64), (LARGE, LARGE):
         keras.utils.set_random_seed(0)
