@@ -97,14 +97,17 @@ def jacobian(outputs, weights):
     # One trace: eager, Keras compiles grouped convolutions for every call.
     outputs = tf.function(outputs)
 
+    for w in weights:
+        w.assign(np.zeros(w.shape))
+    at_zero = np.ravel(outputs())
+
     def column(weight, entry):
-        for w in weights:
-            w.assign(np.zeros(w.shape))
-        at_zero = np.ravel(outputs())
         unit = np.zeros(weight.shape)
         unit.flat[entry] = 1
         weight.assign(unit)
-        return np.ravel(outputs()) - at_zero
+        found = np.ravel(outputs()) - at_zero
+        weight.assign(np.zeros(weight.shape))
+        return found
 
     columns = [column(w, entry) for w in weights for entry in range(np.prod(w.shape))]
     for w, value in zip(weights, values):
