@@ -83,8 +83,10 @@ class TwoShapes(keras.Model):
         return self.last(a - b)
 
 
-@pytest.mark.parametrize("mode", TRACED)
-@pytest.mark.parametrize("kind", [siamese, TwoShapes], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind, mode",
+    [(siamese, mode) for mode in TRACED] + [(TwoShapes, mode) for mode in ("eager", "graph")],
+)
 def test_a_layer_called_twice_is_one_problem_with_its_rows_stacked(kind, mode):
     x, y = data()
     x2 = np.random.default_rng(2).normal(size=(40, FEATURES))
