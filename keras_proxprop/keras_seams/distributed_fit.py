@@ -56,11 +56,10 @@ def install():
         compiled = proxprop is not None
         if compiled:
             check_strategy(self.distribute_strategy)
-            damped = getattr(proxprop, "damped_steps", None)
-            if damped and iterator is not None:
-                damped.begin()
-            if curvatures := getattr(proxprop, "_curvatures", None):
-                curvatures.expect(batch_size_of(iterator, data_batch))
+            if iterator is not None:
+                proxprop.damped_steps.begin()
+            if proxprop._curvatures is not None:
+                proxprop._curvatures.expect(batch_size_of(iterator, data_batch))
         if iterator is not None and self._distribute_strategy is not None and compiled:
             results = self._distribute_strategy.experimental_local_results
             # Before the batches come one or two step numbers, depending on Keras's version.

@@ -60,13 +60,13 @@ def training_argument(model):
     return {"training": True} if model._call_has_training_arg else {}
 
 
-def normalizes(layer, args, kwargs):
+def normalizes(layer, kwargs):
     """Returns whether a call of a layer is one of a `BatchNormalization` that takes the
     statistics of the batch."""
     if not isinstance(layer, keras.layers.BatchNormalization):
         return False
-    training = kwargs.get("training", args[1] if len(args) > 1 else None)
-    return bool(layer.trainable and training)
+    # Keras refuses what is no tensor as a positional argument.
+    return bool(layer.trainable and kwargs.get("training"))
 
 
 def is_rematerialized(layer):

@@ -167,7 +167,7 @@ def _call(layer, original, args, kwargs):
     """Runs a layer's call for the recorders of this thread that it belongs to."""
     owners = [r for r in _active.value if r.owns(layer)]
     inputs, iterations = args[0] if args else kwargs.get("inputs"), None
-    normalizing = normalizes(layer, args, kwargs)
+    normalizing = normalizes(layer, kwargs)
     if normalizing:
         iterations = next((r.iterations for r in owners if r.counts_steps(layer)), None)
     owners = [r for r in owners if r.enter(layer)]

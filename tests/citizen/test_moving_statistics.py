@@ -113,6 +113,28 @@ def test_they_keep_up_wherever_the_layer_is_called(within):
     check(layer, x.reshape(-1, 5), 0.99)
 
 
+@pytest.mark.parametrize("call", ["keywords", "argument", "not training"])
+def test_they_keep_up_however_the_layer_is_called(call):
+    class Calling(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.layer = L.BatchNormalization()
+
+        def call(self, x, training=None):
+            if call == "keywords":
+                return self.layer(inputs=x, training=training)
+            return self.layer(x, training=call == "argument")
+
+    calling, (x, y) = Calling(), data()
+    model = keras.Sequential([keras.Input((5,)), calling, L.Dense(4, "tanh"), L.Dense(2)])
+    model.compile(optimizer=ProxProp(), loss="mse", jit_compile=False)
+    model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
+    if call == "not training":
+        np.testing.assert_array_equal(calling.layer.moving_mean, np.zeros(5))
+    else:
+        check(calling.layer, x, 0.99)
+
+
 @pytest.mark.parametrize("how", ["adam", "excluded", "tape", "frozen", "inference"])
 def test_nothing_else_changes_them(how):
     x, y = data()
