@@ -50,7 +50,9 @@ class Member:
         implicit = self.why is None
         final = self.why == FINAL
         size = count, rows.per_item, *shape, implicit, lookup
-        return ProblemSize(*size, final=final, **of_step)
+        of_images = self.normalized and len(self.weights[0].shape) > 2
+        own = {"final": final, "of_normalized_images": of_images}
+        return ProblemSize(*size, **own, **of_step)
 
 
 class Problem:

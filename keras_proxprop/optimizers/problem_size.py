@@ -24,6 +24,7 @@ class ProblemSize:
         labels: number of labels per item: rows of the last layer, one per token for texts.
         depth: number of linear maps that step, or `None` where it is not known.
         normalized: number of those whose outputs are batch normalized.
+        of_normalized_images: whether it is a convolution's whose outputs are.
         final: whether it is a final layer's.
     """
 
@@ -36,6 +37,7 @@ class ProblemSize:
     labels: int = 1
     depth: int | None = None
     normalized: int = 0
+    of_normalized_images: bool = False
     final: bool = False
 
     @classmethod

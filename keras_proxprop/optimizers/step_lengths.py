@@ -15,7 +15,8 @@ _LABELS = 64
 EXPONENT = 1 / 4
 _SHORTEST, _LONGEST = 1 / 2, 4.0
 # In wider problems than this the change of a preactivation would grow as the root of the
-# number of features: so many weights are moved the same way.
+# number of features: so many weights are moved the same way. Not so in a convolution before
+# a batch normalization, which takes out again what all positions have in common.
 FEATURES = 64
 # Where more layers step than this, each moves what the next ones get.
 DEPTH = 4
@@ -54,7 +55,7 @@ def _share(size, depth):
     as_noise = math.sqrt(DEPTH * size.normalized)
     depth += min(0.0, as_noise - size.normalized)
     share = _UNITS * min(1.0, DEPTH / depth)
-    if size.implicit and not size.lookup:
+    if size.implicit and not (size.lookup or size.of_normalized_images):
         share *= min(1.0, math.sqrt(FEATURES / size.features))
     return share
 

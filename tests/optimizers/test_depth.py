@@ -1,4 +1,7 @@
-"""What counts as depth: maps whose outputs are batch normalized count as noise adds up."""
+"""What counts as depth: maps whose outputs are batch normalized count as noise adds up.
+
+And convolutions among them step in wide problems as in others.
+"""
 
 import keras
 import numpy as np
@@ -105,3 +108,43 @@ def test_maps_of_every_kind_count_as_a_root_where_they_are_batch_normalized(laye
 )
 def test_so_it_is_in_every_mode(mode, dtype):
     check(net(normalized, LAYERS["conv"], dtype), 1 + np.sqrt(4 * MAPS), **MODES[mode])
+
+
+WIDE = {
+    # A layer, its number of features, and whether many features make its steps shorter.
+    "conv": (lambda: L.Conv1D(4, 5, padding="same"), normalized, 5 * 40 + 1, False),
+    "transposed": (lambda: L.Conv1DTranspose(4, 5, padding="same"), normalized, 201, False),
+    "not normalized": (lambda: L.Conv1D(4, 5, padding="same"), activated_before, 201, True),
+    "dense": (lambda: L.Dense(4), normalized, 40 + 1, False),
+    "wide dense": (lambda: L.Dense(4), normalized, 90 + 1, True),
+}
+
+
+@pytest.mark.parametrize("case", WIDE)
+def test_normalized_convolutions_step_as_far_in_wide_problems(case):
+    layer, around, features, is_shorter = WIDE[case]
+    layer = layer()
+    channels = 90 if case == "wide dense" else 40
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, channels))
+    model = keras.Model(inputs, L.Dense(3)(around(inputs, layer)))
+    model.compile(ProxProp(), loss="mse", jit_compile=False)
+    weight = layer.weights[0]
+    before = weight.numpy()
+    (rate,) = [
+        report.rate
+        for report in summary(model, batch_size=ITEMS, print_fn=lambda line: None)
+        if report.name == layer.name
+    ]
+    random = np.random.default_rng(0)
+    model.fit(
+        random.normal(size=(ITEMS, 5, channels)),
+        random.normal(size=(ITEMS, 5, 3)),
+        batch_size=ITEMS,
+        verbose=0,
+    )
+    size = min(np.sqrt(np.mean(before**2)), np.sqrt(2 / (features + 4)))
+    expected = 210 * size * (5 * ITEMS / 64) ** 0.25
+    expected *= np.sqrt(64 / features) if is_shorter else 1
+    assert_close(rate, expected, 1e-5)
+    assert_close(np.abs(weight.numpy() - before).max(), 0.001 * expected, 1e-3)
