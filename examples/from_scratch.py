@@ -1,0 +1,138 @@
+"""Nets of keras.applications from scratch: `ProxProp()` untuned against tuned peers.
+
+    python examples/from_scratch.py
+    python examples/from_scratch.py --nets MobileNetV2 --steps 500
+    python examples/from_scratch.py --report
+
+The images are those of Fashion-MNIST, with a margin of dark pixels: 32 by 32. The training
+loss is the mean of the last twenty batches', with the statistics of these batches; the
+validation loss is that of a thousand other images in inference mode. Peers are Adam and
+Keras's ScheduleFreeAdamW at a constant rate, the best of the rates that were run. Each run has
+a process of its own and is in the CSV file at once; started again, the program does what is
+missing.
+"""
+
+import argparse
+import concurrent.futures
+import multiprocessing
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+from keras_proxprop import ProxProp
+from parts import datasets, results
+
+NETS = "ResNet50", "MobileNetV2"
+BATCH, LAST, VALIDATED = 64, 20, 1000
+# {name: (optimizer, learning rates)}
+OPTIMIZERS = {
+    "Adam": (keras.optimizers.Adam, (3e-4, 1e-3, 3e-3)),
+    "ScheduleFreeAdamW": (keras.optimizers.ScheduleFreeAdamW, (1e-3, 3e-3, 1e-2)),
+    "ProxProp()": (ProxProp, (None,)),
+}
+SAME = "net", "optimizer", "rate", "seed", "steps"
+
+
+def in_color(images):
+    """Returns images of three channels between -1 and 1, with a margin of two dark pixels."""
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    return np.repeat(2 * images - 1, 3, axis=-1)
+
+
+def train(make, optimizer, data, seed, steps):
+    """Trains a net; returns `{"loss": ..., "val_loss": ..., "val_accuracy": ...}`.
+
+    Args:
+        make: function that returns the model.
+        optimizer: of Keras.
+        data: what `datasets.load` returns.
+        seed: of the weights and batches.
+        steps: number of steps.
+    """
+    keras.utils.set_random_seed(seed)
+    model = make()
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    x, random, losses = in_color(data.x), np.random.default_rng(seed), []
+    for _ in range(steps):
+        batch = random.integers(len(x), size=BATCH)
+        # The loss of this batch alone.
+        model.reset_metrics()
+        losses.append(model.train_on_batch(x[batch], data.y[batch], return_dict=True)["loss"])
+    images, labels = in_color(data.x_val[:VALIDATED]), data.y_val[:VALIDATED]
+    found = model.evaluate(images, labels, batch_size=250, verbose=0, return_dict=True)
+    found = {"val_loss": found["loss"], "val_accuracy": found["accuracy"]}
+    return {"loss": float(np.mean(losses[-LAST:])), **found}
+
+
+def run(net, name, rate, seed, steps, dataset):
+    """Trains one of `NETS` with one of `OPTIMIZERS`; returns the row of the CSV file."""
+    optimizer, _ = OPTIMIZERS[name]
+    optimizer = optimizer() if rate is None else optimizer(rate)
+    shape = {"input_shape": (32, 32, 3), "classes": 10}
+
+    def make():
+        return getattr(keras.applications, net)(weights=None, **shape)
+
+    found = train(make, optimizer, datasets.load(dataset), seed, steps)
+    row = dict(zip(SAME, (net, name, "" if rate is None else rate, seed, steps)))
+    return row | {name: f"{value:.4g}" for name, value in found.items()}
+
+
+def report(rows):
+    """Returns the table in Markdown: of each net the seed's losses of the best rate."""
+    lines = []
+    for (net, seed, steps), own in results.grouped(rows, "net", "seed", "steps").items():
+        line = [net, seed, steps]
+        for name in OPTIMIZERS:
+            tried = [row for row in own if row["optimizer"] == name]
+            if not tried:
+                line.append("–")
+                continue
+            best = min(tried, key=lambda row: row["loss"])
+            rate = f" ({best['rate']:g})" if best["rate"] else ""
+            line.append(f"{best['loss']:.3f}, {best['val_loss']:.3f}{rate}")
+        lines.append(line)
+    return results.markdown(["net", "seed", "steps", *OPTIMIZERS], lines)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nets", nargs="+", default=NETS, help="of keras.applications")
+    parser.add_argument(
+        "--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS)
+    )
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
+    parser.add_argument("--dataset", choices=datasets.DATASETS, default="fashion_mnist")
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    out = pathlib.Path(__file__).parent / "benchmarks" / "from_scratch.csv"
+    parser.add_argument("--out", type=pathlib.Path, default=out)
+    args = parser.parse_args(argv)
+    done = {tuple(row[key] for key in SAME) for row in results.read(args.out)}
+    wanted = [
+        (net, name, rate, seed, args.steps)
+        for net in args.nets
+        for seed in range(args.seeds)
+        for name in args.optimizers
+        for rate in OPTIMIZERS[name][1]
+        if (net, name, "" if rate is None else rate, seed, args.steps) not in done
+    ]
+    one = concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), max_tasks_per_child=1
+    )
+    with one as processes:
+        for given in [] if args.report else wanted:
+            row = processes.submit(run, *given, args.dataset).result()
+            results.append(args.out, [row])
+            print(*row.values(), flush=True)
+    print(report(results.read(args.out)))
+
+
+if __name__ == "__main__":
+    main()
