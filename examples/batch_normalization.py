@@ -31,6 +31,7 @@ from keras_proxprop import ProxProp
 from keras_proxprop.keras_seams import moving_statistics
 from parts import datasets
 from parts.results import markdown
+from parts.training import batch_losses
 
 L = keras.layers
 BATCH, COUNT, VALIDATED = 32, 5000, 1000
@@ -124,12 +125,9 @@ def losses(make, optimizer, loss, data, batch_size, steps_of_rows, seeds):
         keras.utils.set_random_seed(seed)
         model = make()
         model.compile(optimizer(), loss, jit_compile=False)
-        random, found = np.random.default_rng(seed), []
-        for step in range(1, max(steps_of_rows) + 1):
-            batch = random.integers(len(x), size=batch_size)
-            # The loss of this batch alone.
-            model.reset_metrics()
-            found.append(float(model.train_on_batch(x[batch], y[batch])))
+        training, found = batch_losses(model, x, y, batch_size, max(steps_of_rows), seed), []
+        for step, own in enumerate(training, 1):
+            found.append(own)
             if step in steps_of_rows:
                 inference = model.evaluate(*validation, batch_size=250, verbose=0)
                 last = np.mean(found[-max(1, step // 10) :])

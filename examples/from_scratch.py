@@ -25,14 +25,15 @@ import numpy as np
 
 from keras_proxprop import ProxProp
 from parts import datasets, results
+from parts.training import batch_losses
 
 NETS = "ResNet50", "MobileNetV2"
 BATCH, LAST, VALIDATED = 64, 20, 1000
-# {name: (optimizer, learning rates)}
+# {name: (optimizer, learning rates)}; "" is the rate that it has by itself.
 OPTIMIZERS = {
     "Adam": (keras.optimizers.Adam, (3e-4, 1e-3, 3e-3)),
     "ScheduleFreeAdamW": (keras.optimizers.ScheduleFreeAdamW, (1e-3, 3e-3, 1e-2)),
-    "ProxProp()": (ProxProp, (None,)),
+    "ProxProp()": (ProxProp, ("",)),
 }
 SAME = "net", "optimizer", "rate", "seed", "steps"
 
@@ -56,12 +57,7 @@ def train(make, optimizer, data, seed, steps):
     keras.utils.set_random_seed(seed)
     model = make()
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    x, random, losses = in_color(data.x), np.random.default_rng(seed), []
-    for _ in range(steps):
-        batch = random.integers(len(x), size=BATCH)
-        # The loss of this batch alone.
-        model.reset_metrics()
-        losses.append(model.train_on_batch(x[batch], data.y[batch], return_dict=True)["loss"])
+    losses = list(batch_losses(model, in_color(data.x), data.y, BATCH, steps, seed))
     images, labels = in_color(data.x_val[:VALIDATED]), data.y_val[:VALIDATED]
     found = model.evaluate(images, labels, batch_size=250, verbose=0, return_dict=True)
     found = {"val_loss": found["loss"], "val_accuracy": found["accuracy"]}
@@ -71,14 +67,14 @@ def train(make, optimizer, data, seed, steps):
 def run(net, name, rate, seed, steps, dataset):
     """Trains one of `NETS` with one of `OPTIMIZERS`; returns the row of the CSV file."""
     optimizer, _ = OPTIMIZERS[name]
-    optimizer = optimizer() if rate is None else optimizer(rate)
+    optimizer = optimizer(rate) if rate else optimizer()
     shape = {"input_shape": (32, 32, 3), "classes": 10}
 
     def make():
         return getattr(keras.applications, net)(weights=None, **shape)
 
     found = train(make, optimizer, datasets.load(dataset), seed, steps)
-    row = dict(zip(SAME, (net, name, "" if rate is None else rate, seed, steps)))
+    row = dict(zip(SAME, (net, name, rate, seed, steps)))
     return row | {name: f"{value:.4g}" for name, value in found.items()}
 
 
@@ -121,7 +117,7 @@ def main(argv=None):
         for seed in range(args.seeds)
         for name in args.optimizers
         for rate in OPTIMIZERS[name][1]
-        if (net, name, "" if rate is None else rate, seed, args.steps) not in done
+        if (net, name, rate, seed, args.steps) not in done
     ]
     one = concurrent.futures.ProcessPoolExecutor(
         1, multiprocessing.get_context("spawn"), max_tasks_per_child=1

@@ -50,6 +50,7 @@ class Member:
         implicit = self.why is None
         final = self.why == FINAL
         size = count, rows.per_item, *shape, implicit, lookup
+        # An `EinsumDense` with a kernel of so many axes counts as a convolution.
         of_images = self.normalized and len(self.weights[0].shape) > 2
         own = {"final": final, "of_normalized_images": of_images}
         return ProblemSize(*size, **own, **of_step)

@@ -14,7 +14,6 @@ OPTIMIZERS = {
     "adam": lambda: keras.optimizers.Adam(0.01),
     "nesterov": lambda: keras.optimizers.SGD(0.5, momentum=0.9, nesterov=True),
 }
-TRACED = ["eager", "graph", "xla"]
 
 
 def initial(name, columns, rows=None):

@@ -8,12 +8,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_close, assert_close_weights
+from helpers import DIFFERENT_MODES, assert_close, assert_close_weights
 from model_cases import (
     FEATURES,
     OPTIMIZERS,
     TAU,
-    TRACED,
     batches,
     by_layer,
     data,
@@ -146,7 +145,7 @@ def test_the_modes_agree_on_a_convolutional_model():
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(40, 6, 6, 2)), rng.normal(size=(40, 3))
     found = {}
-    for mode in TRACED:
+    for mode in DIFFERENT_MODES:
         keras.utils.set_random_seed(0)
         model = keras.Sequential(
             [

@@ -4,12 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import MODES, HandWrittenNet, assert_close_weights
+from helpers import DIFFERENT_MODES, MODES, HandWrittenNet, assert_close_weights
 from model_cases import (
     FEATURES,
     OPTIMIZERS,
     TAU,
-    TRACED,
     UNITS,
     batches,
     by_layer,
@@ -32,7 +31,7 @@ def two_inputs_two_outputs():
     return keras.Model({"a": a, "b": b}, [dense("last")(trunk), trunk])
 
 
-@pytest.mark.parametrize("mode", TRACED)
+@pytest.mark.parametrize("mode", DIFFERENT_MODES)
 def test_a_model_with_two_inputs_and_two_outputs(mode):
     x, y = data()
     b, y2 = data(features=4, targets=5)
@@ -85,7 +84,8 @@ class TwoShapes(keras.Model):
 
 @pytest.mark.parametrize(
     "kind, mode",
-    [(siamese, mode) for mode in TRACED] + [(TwoShapes, mode) for mode in ("eager", "graph")],
+    [(siamese, mode) for mode in DIFFERENT_MODES]
+    + [(TwoShapes, mode) for mode in ("eager", "graph")],
 )
 def test_a_layer_called_twice_is_one_problem_with_its_rows_stacked(kind, mode):
     x, y = data()

@@ -12,6 +12,22 @@ from parts.datasets import epoch_batches
 _EVALUATED_AT_ONCE = 1000
 
 
+def batch_losses(model, x, y, batch_size, steps, seed):
+    """Trains a compiled model on random batches; yields the loss of each batch alone.
+
+    Args:
+        model: `keras.Model`.
+        x, y: arrays.
+        batch_size, steps: ints.
+        seed: int, decides the batches.
+    """
+    random = np.random.default_rng(seed)
+    for _ in range(steps):
+        batch = random.integers(len(x), size=batch_size)
+        model.reset_metrics()
+        yield model.train_on_batch(x[batch], y[batch], return_dict=True)["loss"]
+
+
 class Run:
     """One model with one optimizer, trained in pieces.
 

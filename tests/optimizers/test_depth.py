@@ -77,37 +77,41 @@ def net(around, layer, dtype=None):
     return model
 
 
-def check(model, depth, **how):
-    """Checks the step of the last layer, and what a summary says of it."""
-    # Of any solver: it makes no step longer or shorter, and CG has least to trace.
-    model.compile(ProxProp(solver="cg"), loss="mse", **how)
-    last = model.layers[-1]
-    before = last.kernel.numpy()
+def check(model, layer, features, share, solver="auto", **how):
+    """Checks the step of a layer, and what a summary says of it."""
+    model.compile(ProxProp(solver=solver), loss="mse", **how)
+    weight = layer.weights[0]
+    before = weight.numpy()
     reports = summary(model, batch_size=ITEMS, print_fn=lambda line: None)
     random = np.random.default_rng(0)
-    x, y = random.normal(size=(ITEMS, 5, 4)), random.normal(size=(ITEMS, 5, 3))
-    model.fit(x, y, batch_size=ITEMS, verbose=0)
-    size = min(np.sqrt(np.mean(before**2)), np.sqrt(2 / (4 + 1 + 3)))
-    rate = 210 * size * min(1, 4 / depth) * (5 * ITEMS / 64) ** 0.25
-    assert_close({r.name: r.rate for r in reports}[last.name], rate, 1e-5)
-    assert_close(np.abs(last.kernel.numpy() - before).max(), 0.001 * rate, 1e-3)
+    x = random.normal(size=(ITEMS, *model.input_shape[1:]))
+    model.fit(x, random.normal(size=(ITEMS, 5, 3)), batch_size=ITEMS, verbose=0)
+    size = min(np.sqrt(np.mean(before**2)), np.sqrt(2 / (features + layer.output.shape[-1])))
+    rate = 210 * size * share * (5 * ITEMS / 64) ** 0.25
+    assert_close({r.name: r.rate for r in reports}[layer.name], rate, 1e-5)
+    assert_close(np.abs(weight.numpy() - before).max(), 0.001 * rate, 1e-3)
+
+
+def check_last(model, depth, **how):
+    # Of any solver: it makes no step longer or shorter, and CG has least to trace.
+    check(model, model.layers[-1], 4 + 1, min(1, 4 / depth), solver="cg", **how)
 
 
 @pytest.mark.parametrize("around, layer", in_turns(DEPTHS, LAYERS))
 def test_maps_count_one_each_where_training_does_not_normalize_their_outputs(around, layer):
-    check(net(around, LAYERS[layer]), DEPTHS[around], jit_compile=False)
+    check_last(net(around, LAYERS[layer]), DEPTHS[around], jit_compile=False)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_maps_of_every_kind_count_as_a_root_where_they_are_batch_normalized(layer):
-    check(net(normalized, LAYERS[layer]), 1 + np.sqrt(4 * MAPS), jit_compile=False)
+    check_last(net(normalized, LAYERS[layer]), 1 + np.sqrt(4 * MAPS), jit_compile=False)
 
 
 @pytest.mark.parametrize(
     "mode, dtype", [("eager", None), ("xla", "mixed_bfloat16"), ("graph", "mixed_float16")]
 )
 def test_so_it_is_in_every_mode(mode, dtype):
-    check(net(normalized, LAYERS["conv"], dtype), 1 + np.sqrt(4 * MAPS), **MODES[mode])
+    check_last(net(normalized, LAYERS["conv"], dtype), 1 + np.sqrt(4 * MAPS), **MODES[mode])
 
 
 WIDE = {
@@ -128,23 +132,5 @@ def test_normalized_convolutions_step_as_far_in_wide_problems(case):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5, channels))
     model = keras.Model(inputs, L.Dense(3)(around(inputs, layer)))
-    model.compile(ProxProp(), loss="mse", jit_compile=False)
-    weight = layer.weights[0]
-    before = weight.numpy()
-    (rate,) = [
-        report.rate
-        for report in summary(model, batch_size=ITEMS, print_fn=lambda line: None)
-        if report.name == layer.name
-    ]
-    random = np.random.default_rng(0)
-    model.fit(
-        random.normal(size=(ITEMS, 5, channels)),
-        random.normal(size=(ITEMS, 5, 3)),
-        batch_size=ITEMS,
-        verbose=0,
-    )
-    size = min(np.sqrt(np.mean(before**2)), np.sqrt(2 / (features + 4)))
-    expected = 210 * size * (5 * ITEMS / 64) ** 0.25
-    expected *= np.sqrt(64 / features) if is_shorter else 1
-    assert_close(rate, expected, 1e-5)
-    assert_close(np.abs(weight.numpy() - before).max(), 0.001 * expected, 1e-3)
+    share = np.sqrt(64 / features) if is_shorter else 1
+    check(model, layer, features, share, jit_compile=False)
