@@ -46,7 +46,8 @@ class ProxProp(OptimizerWrapper):
     Args:
         inner_optimizer: name, config or instance of the Keras optimizer that steps along the
             directions. Defaults to `None`: a `keras_proxprop.ScheduleFreeAdam`, which gives
-            each layer steps of a fitting length, and averages them.
+            each layer steps of a fitting length, and averages them. A number or a schedule in
+            this place is taken as `learning_rate`: `ProxProp(0.001)`, like `Adam(0.001)`.
         learning_rate: the inner optimizer's learning rate: a float, a
             `keras.optimizers.schedules.LearningRateSchedule`, or `None` (default) to leave it
             as it is in the inner optimizer, 0.001 for `ScheduleFreeAdam`.
@@ -97,7 +98,7 @@ class ProxProp(OptimizerWrapper):
 
     def __init__(
         self,
-        inner_optimizer: str | dict | keras.optimizers.Optimizer | None = None,
+        inner_optimizer: str | dict | keras.optimizers.Optimizer | LearningRate | None = None,
         learning_rate: LearningRate | None = None,
         tau: float | str | keras.optimizers.schedules.LearningRateSchedule = "auto",
         solver: str | Solver = "auto",

@@ -28,11 +28,14 @@ def make(identifier, learning_rate, kwargs, outer):
     """Returns the optimizer that `identifier` names, with its arguments set.
 
     Args:
-        identifier: name, config or instance of a Keras optimizer, or `None`.
+        identifier: name, config or instance of a Keras optimizer, or `None`; or, where no
+            `learning_rate` is given, the learning rate.
         learning_rate: the learning rate to set, or `None` to leave the optimizer's own.
         kwargs: further arguments of the optimizer.
         outer: the class to which the arguments were given.
     """
+    if learning_rate is None and _is_rate(identifier):
+        identifier, learning_rate = None, identifier
     check_numbers({**kwargs, "learning_rate": learning_rate})
     if isinstance(identifier, keras.optimizers.Optimizer):
         if kwargs:
@@ -70,17 +73,18 @@ def _check_identifier(identifier, known=True):
     named = isinstance(identifier, dict) and isinstance(identifier.get("class_name"), str)
     if known and (isinstance(identifier, str) or named):
         return
-    # Keras's own optimizers take it first.
-    schedule = keras.optimizers.schedules.LearningRateSchedule
-    rate = isinstance(identifier, (numbers.Real, schedule)) and not isinstance(
-        identifier, bool
-    )
-    hint = f" Write `learning_rate={identifier!r}`." if rate else ""
+    hint = " Two learning rates are given: pass one." if _is_rate(identifier) else ""
     raise (ValueError if isinstance(identifier, (str, dict)) else TypeError)(
         "Argument `inner_optimizer` must be the name, the config or an instance of a Keras "
         f"optimizer, or None.{hint} Received: inner_optimizer={identifier!r} "
         f"(of type {type(identifier).__name__})"
     )
+
+
+def _is_rate(value):
+    """Returns whether a value is a learning rate, which Keras's own optimizers take first."""
+    rates = numbers.Real, keras.optimizers.schedules.LearningRateSchedule
+    return isinstance(value, rates) and not isinstance(value, bool)
 
 
 def _check_known(kwargs, inner, outer):

@@ -56,11 +56,21 @@ def test_a_learning_rate_for_an_instance_is_checked_before_it_is_set():
     assert float(inner.learning_rate) == 0.25
 
 
-@pytest.mark.parametrize("rate", [0.001, 1, np.float32(0.5), decay])
-def test_a_learning_rate_in_the_first_place_is_told_its_name(rate):
-    with pytest.raises(TypeError, match="`inner_optimizer` must be") as raised:
-        ProxProp(rate)
-    assert f"Write `learning_rate={rate!r}`." in str(raised.value)
+@pytest.mark.parametrize("rate", [0.001, decay])
+def test_a_learning_rate_may_stand_in_the_first_place(rate):
+    first, named = ProxProp(rate, beta_2=0.5), ProxProp(learning_rate=rate, beta_2=0.5)
+    inner = first.inner_optimizer.get_config()
+    assert inner == named.inner_optimizer.get_config() and inner["beta_2"] == 0.5
+
+
+def test_a_wrong_learning_rate_in_the_first_place_is_told_its_name():
+    with pytest.raises(ValueError, match="Argument `learning_rate` must be "):
+        ProxProp(nan)
+
+
+def test_two_learning_rates_are_refused():
+    with pytest.raises(TypeError, match="`inner_optimizer` must be .*Two learning rates"):
+        ProxProp(0.001, learning_rate=0.01)
 
 
 @pytest.mark.parametrize("inner", [None, "sgd"])
