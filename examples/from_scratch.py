@@ -1,13 +1,16 @@
-"""Nets of keras.applications from scratch: `ProxProp()` untuned against tuned peers.
+"""Deep image nets from scratch: `ProxProp()` untuned against tuned peers.
 
     python examples/from_scratch.py
-    python examples/from_scratch.py --nets MobileNetV2 --steps 500
+    python examples/from_scratch.py --nets ResNet50 --steps 200 --optimizers Adam "ProxProp()"
     python examples/from_scratch.py --report
+
+The nets are small ones, `parts/deep_nets.py`, and with `--nets` those of keras.applications.
 
 The images are those of Fashion-MNIST, with a margin of dark pixels: 32 by 32. The training
 loss is the mean of the last twenty batches', with the statistics of these batches; the
 validation loss is that of a thousand other images in inference mode. Peers are Adam and
-Keras's ScheduleFreeAdamW at a constant rate, the best of the rates that were run. Each run has
+Keras's ScheduleFreeAdamW at a constant rate, the best of the rates that were run. "ProxProp"
+is the best of other rates than its own. Each run has
 a process of its own and is in the CSV file at once; started again, the program does what is
 missing.
 """
@@ -24,16 +27,16 @@ import keras
 import numpy as np
 
 from keras_proxprop import ProxProp
-from parts import datasets, results
+from parts import datasets, deep_nets, results
 from parts.training import batch_losses
 
-NETS = "ResNet50", "MobileNetV2"
 BATCH, LAST, VALIDATED = 64, 20, 1000
 # {name: (optimizer, learning rates)}; "" is the rate that it has by itself.
 OPTIMIZERS = {
     "Adam": (keras.optimizers.Adam, (3e-4, 1e-3, 3e-3)),
     "ScheduleFreeAdamW": (keras.optimizers.ScheduleFreeAdamW, (1e-3, 3e-3, 1e-2)),
     "ProxProp()": (ProxProp, ("",)),
+    "ProxProp": (ProxProp, (5e-4, 2e-3, 4e-3)),
 }
 SAME = "net", "optimizer", "rate", "seed", "steps"
 
@@ -65,12 +68,14 @@ def train(make, optimizer, data, seed, steps):
 
 
 def run(net, name, rate, seed, steps, dataset):
-    """Trains one of `NETS` with one of `OPTIMIZERS`; returns the row of the CSV file."""
+    """Trains a net with one of `OPTIMIZERS`; returns the row of the CSV file."""
     optimizer, _ = OPTIMIZERS[name]
     optimizer = optimizer(rate) if rate else optimizer()
-    shape = {"input_shape": (32, 32, 3), "classes": 10}
 
     def make():
+        if net in deep_nets.NETS:
+            return deep_nets.NETS[net]()
+        shape = {"input_shape": (32, 32, 3), "classes": 10}
         return getattr(keras.applications, net)(weights=None, **shape)
 
     found = train(make, optimizer, datasets.load(dataset), seed, steps)
@@ -99,11 +104,11 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--nets", nargs="+", default=NETS, help="of keras.applications")
+    parser.add_argument("--nets", nargs="+", default=list(deep_nets.NETS))
     parser.add_argument(
         "--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS)
     )
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
     parser.add_argument("--dataset", choices=datasets.DATASETS, default="fashion_mnist")
     parser.add_argument("--report", action="store_true", help="train nothing")

@@ -1,5 +1,6 @@
 """Which layers of a model take an implicit step, and why the others do not."""
 
+import bisect
 import collections
 import dataclasses
 import difflib
@@ -67,9 +68,10 @@ class Plan:
                 `None`: all of the blocks' weights.
             jacobian: whether a derivative of the function is asked for, and not a step.
         """
-        uses = {}
-        for use in recorder.uses:
+        uses, places = {}, {}
+        for place, use in enumerate(recorder.uses):
             uses.setdefault(id(use.block), []).append(use)
+            places[id(use.block)] = place
         blocks = [own[0].block for own in uses.values()]
         shared = _shared_variables(blocks)
         final, members = None, []
@@ -90,7 +92,9 @@ class Plan:
             # An explicit step needs the whole linear map, whatever is asked for.
             weights = weights if why is None else block.weights
             normalized = all(id(use.z) in recorder.normalized for use in own)
-            members.append(Member(block, tuple(own), tuple(weights), why, normalized))
+            run = bisect.bisect(recorder.normalizations, places[id(block)])
+            run = run if run < len(recorder.normalizations) else None
+            members.append(Member(block, tuple(own), tuple(weights), why, normalized, run))
         return members
 
     def without_tied(self, recorder, members, rest=None):

@@ -22,6 +22,7 @@ class Member:
         weights: some of the block's weights.
         why: why it steps explicitly; `None` where it steps implicitly.
         normalized: whether its outputs go into a `BatchNormalization`. Defaults to `False`.
+        run: how many of these were called before it, `None` (default) where none is after it.
     """
 
     block: object
@@ -29,6 +30,7 @@ class Member:
     weights: tuple
     why: str | None = None
     normalized: bool = False
+    run: int | None = None
 
     @property
     def rows_key(self):
@@ -51,8 +53,8 @@ class Member:
         final = self.why == FINAL
         size = count, rows.per_item, *shape, implicit, lookup
         # An `EinsumDense` with a kernel of so many axes counts as a convolution.
-        of_images = self.normalized and len(self.weights[0].shape) > 2
-        own = {"final": final, "of_normalized_images": of_images}
+        of_images = len(self.weights[0].shape) > 2
+        own = {"final": final, "of_images": of_images, "is_normalized": self.normalized}
         return ProblemSize(*size, **own, **of_step)
 
 
@@ -200,9 +202,12 @@ def sizes_of_step(problems):
     labels = [rows.labels_per_item for member, rows in members if member.why == FINAL]
     # Normalizations, whose weights have one axis, are not counted.
     maps = [member for member, _ in members if len(member.weights[0].shape) > 1]
-    normalized = sum(member.normalized for member in maps)
-    depth = max(len(maps), 1)
-    return {"labels": max(labels, default=1), "depth": depth, "normalized": normalized}
+    followed = [member for member in maps if member.run is not None]
+    # Those whose own outputs are normalized, as two in parallel, are a run each.
+    others = {member.run for member in followed if not member.normalized}
+    runs = sum(member.normalized for member in followed) + len(others)
+    depths = {"depth": max(len(maps), 1), "normalized": len(followed), "runs": runs}
+    return {"labels": max(labels, default=1), **depths}
 
 
 def row_counts(members):

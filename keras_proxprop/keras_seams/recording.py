@@ -69,8 +69,9 @@ class Recorder:
         # The calls of the model, and those of them that no layer is noted in.
         self.model_calls, self.other_calls = [], []
         self.weighted = []
-        # What batch normalizations were called with, by its ids.
-        self.normalized = {}
+        # What batch normalizations were called with, by its ids, and how many uses were
+        # noted until then.
+        self.normalized, self.normalizations = {}, []
         self.elsewhere = {}
         # Why calls of layers with blocks were not noted, by the ids of the layers.
         self.not_taken = {}
@@ -191,6 +192,7 @@ def _call(layer, original, args, kwargs):
     for recorder in owners:
         if normalizing:
             recorder.normalized[id(inputs)] = inputs
+            recorder.normalizations.append(len(recorder.uses))
         recorder.leave(layer, args, kwargs, outputs)
     return outputs
 

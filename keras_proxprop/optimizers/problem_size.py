@@ -23,8 +23,11 @@ class ProblemSize:
         lookup: whether the rows of the weight are looked up, as an embedding's are.
         labels: number of labels per item: rows of the last layer, one per token for texts.
         depth: number of linear maps that step, or `None` where it is not known.
-        normalized: number of those whose outputs are batch normalized.
-        of_normalized_images: whether it is a convolution's whose outputs are.
+        normalized: number of those that a batch normalization is called after.
+        runs: number of runs of these: each whose own outputs are normalized, and each group
+            of others between two batch normalizations.
+        of_images: whether it is a convolution's.
+        is_normalized: whether the outputs are batch normalized.
         final: whether it is a final layer's.
     """
 
@@ -37,7 +40,9 @@ class ProblemSize:
     labels: int = 1
     depth: int | None = None
     normalized: int = 0
-    of_normalized_images: bool = False
+    runs: int = 0
+    of_images: bool = False
+    is_normalized: bool = False
     final: bool = False
 
     @classmethod
@@ -50,7 +55,7 @@ class ProblemSize:
         """
         guess = cls(None, 1, *as_matrix(shape), implicit=False)
         other = next((s for s in others if s and s.row_count is not None), guess)
-        of_step = ("row_count", "per_item", "labels", "depth", "normalized")
+        of_step = ("row_count", "per_item", "labels", "depth", "normalized", "runs")
         return dataclasses.replace(guess, **{name: getattr(other, name) for name in of_step})
 
 

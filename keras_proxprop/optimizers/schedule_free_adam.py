@@ -39,13 +39,13 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
       `210 * learning_rate * size` for a batch of 64 labels, times the fourth root of their
       number over 64, between 1/2 and 4. `size` is the weight's root mean square when the
       optimizer is built, but at most `sqrt(2 / (features + columns))`, that of Glorot and
-      Bengio's weights, which weights of zeros have too. An implicit step is multiplied by
-      `sqrt(64 / features)` where there are more than 64 features, as in a wide layer all
-      weights of a column are moved at once; not so in convolutions with batch normalized
-      outputs. Where more than four layers step, all steps are multiplied by `4 / depth`, as
-      each moves what the next ones get; `n` batch normalized ones count as `sqrt(4 * n)`.
-      Embeddings step as with 64 labels and by their present size where that is larger, and
-      their rows count as no shorter than a half.
+      Bengio's weights, where no batch normalization follows. Weights of zeros have that too.
+      An implicit step is multiplied by `sqrt(64 / features)` where there are more than 64
+      features, as in a wide layer all weights of a column are moved at once; not so in
+      convolutions with batch normalized outputs. Where more than four layers step, all steps
+      are multiplied by `4 / depth`, as each moves what the next ones get; `n` batch
+      normalized ones count as `sqrt(4 * n)`, and as 8 at most. Embeddings step as with 64
+      labels and by their present size where that is larger; rows count as a half at least.
     - Steps get shorter as they go on: after `t` steps they are `1 / sqrt(1 + t / 100)` of the
       first, however many there will be.
     - There is no momentum, and no need for a schedule. Steps are made with points `z`; `x` is

@@ -18,8 +18,10 @@ _SHORTEST, _LONGEST = 1 / 2, 4.0
 # number of features: so many weights are moved the same way. Not so in a convolution before
 # a batch normalization, which takes out again what all positions have in common.
 FEATURES = 64
-# Where more layers step than this, each moves what the next ones get.
+# Where more layers step than this, each moves what the next ones get. Changes that are
+# normalized add up as noise does, and in more runs than these no further.
 DEPTH = 4
+RUNS = 16
 # Rows of an embedding count as at least so long: they begin far smaller than what layers
 # after them are made for.
 ROW = 0.5
@@ -36,7 +38,9 @@ def first_steps(first, sizes, variables, depth, batches):
         batches: number of batches whose directions make one step.
     """
     glorot = [math.sqrt(2 / (size.features + size.columns)) for size in sizes]
-    own = tf.where(first > 0, tf.minimum(first, glorot), glorot)
+    # Outputs that are normalized do not tell how large the weights are.
+    most = [math.inf if s.is_normalized else one for s, one in zip(sizes, glorot)]
+    own = tf.where(first > 0, tf.minimum(first, most), glorot)
     if any(size.lookup for size in sizes):
         present = zip(sizes, variables)
         present = [_of_embedding(v) if size.lookup else 0.0 for size, v in present]
@@ -50,14 +54,19 @@ def _of_embedding(variable):
 
 
 def _share(size, depth):
-    depth = size.depth or depth
-    # Changes that are normalized do not grow from layer to layer: they add up as noise does.
-    as_noise = math.sqrt(DEPTH * size.normalized)
-    depth += min(0.0, as_noise - size.normalized)
-    share = _UNITS * min(1.0, DEPTH / depth)
-    if size.implicit and not (size.lookup or size.of_normalized_images):
+    share = _UNITS * min(1.0, DEPTH / _depth(size, depth))
+    if size.implicit and not (size.lookup or (size.of_images and size.is_normalized)):
         share *= min(1.0, math.sqrt(FEATURES / size.features))
     return share
+
+
+def _depth(size, depth):
+    """Returns how many maps one after the other the linear maps count as."""
+    depth = size.depth or depth
+    if size.normalized:
+        as_noise = math.sqrt(DEPTH * min(size.runs, RUNS)) * size.normalized / size.runs
+        depth += min(0.0, as_noise - size.normalized)
+    return depth
 
 
 def _of_labels(sizes, batches):

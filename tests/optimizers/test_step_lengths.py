@@ -53,13 +53,16 @@ def test_steps_are_shorter_in_deep_nets(depth, shorter):
     assert_close(optimizer.factor(guess, variables[0]), shorter * 210 * np.sqrt(2 / 100), 1e-6)
 
 
-@pytest.mark.parametrize(
-    "depth, normalized, shorter", [(4, 3, 1), (5, 4, 0.8), (10, 9, 4 / 7), (49, 49, 2 / 7)]
-)
-def test_normalized_maps_make_steps_shorter_by_a_root(depth, normalized, shorter):
-    size = ProblemSize(64, 1, 50, 50, implicit=True, depth=depth, normalized=normalized)
+# Numbers of all maps, of normalized ones and of their runs, and as how many they count.
+COUNTS = [(4, 3, 3, 4), (5, 4, 4, 5), (10, 9, 9, 7), (49, 49, 49, 8), (15, 8, 2, 15)]
+
+
+@pytest.mark.parametrize("depth, normalized, runs, counted", [*COUNTS, (28, 27, 9, 19)])
+def test_normalized_maps_make_steps_shorter_by_a_root(depth, normalized, runs, counted):
+    counts = {"depth": depth, "normalized": normalized, "runs": runs}
+    size = ProblemSize(64, 1, 50, 50, implicit=True, **counts)
     found = ScheduleFreeAdam().factor(size, keras.Variable(tf.ones([50, 50])))
-    assert_close(found, shorter * 210 * np.sqrt(2 / 100), 1e-6)
+    assert_close(found, 4 / counted * 210 * np.sqrt(2 / 100), 1e-6)
 
 
 def _text(tokens, units):
