@@ -79,7 +79,8 @@ def run(net, task, weights, name, rate, seed, data, epochs):
     # The last images: others than those that the net has seen.
     few = np.concatenate([np.flatnonzero(data.y == c)[-100:] for c in range(classes)])
     kept = np.flatnonzero(data.y_val < classes)[:VALIDATED]
-    keras.utils.set_random_seed(seed)
+    # Not 0, which gives the last layer that the known classes were learned with.
+    keras.utils.set_random_seed(seed + 1)
     own = body(net, data.shape)
     own.set_weights(weights)
     optimizer, _ = OPTIMIZERS[name]
