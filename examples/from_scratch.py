@@ -9,7 +9,7 @@ The nets are small ones, `parts/deep_nets.py`, and with `--nets` those of keras.
 The images are those of Fashion-MNIST, with a margin of dark pixels: 32 by 32. The training
 loss is the mean of the last twenty batches', with the statistics of these batches; the
 validation loss is that of a thousand other images in inference mode. Peers are Adam and
-Keras's ScheduleFreeAdamW at a constant rate, the best of the rates that were run. "ProxProp"
+Schedule-Free AdamW at a constant rate, the best of the rates that were run. "ProxProp"
 is the best of other rates than its own. Each run has
 a process of its own and is in the CSV file at once; started again, the program does what is
 missing.
@@ -28,13 +28,14 @@ import numpy as np
 
 from keras_proxprop import ProxProp
 from parts import datasets, deep_nets, results
+from parts.schedule_free import ScheduleFreeAdamW
 from parts.training import batch_losses
 
 BATCH, LAST, VALIDATED = 64, 20, 1000
 # {name: (optimizer, learning rates)}; "" is the rate that it has by itself.
 OPTIMIZERS = {
     "Adam": (keras.optimizers.Adam, (3e-4, 1e-3, 3e-3)),
-    "ScheduleFreeAdamW": (keras.optimizers.ScheduleFreeAdamW, (1e-3, 3e-3, 1e-2)),
+    "ScheduleFreeAdamW": (ScheduleFreeAdamW, (1e-3, 3e-3, 1e-2)),
     "ProxProp()": (ProxProp, ("",)),
     "ProxProp": (ProxProp, (5e-4, 2e-3, 4e-3)),
 }
