@@ -9,10 +9,9 @@ The nets are small ones, `parts/deep_nets.py`, and with `--nets` those of keras.
 The images are those of Fashion-MNIST, with a margin of dark pixels: 32 by 32. The training
 loss is the mean of the last twenty batches', with the statistics of these batches; the
 validation loss is that of a thousand other images in inference mode. Peers are Adam and
-Schedule-Free AdamW at a constant rate, the best of the rates that were run. "ProxProp"
-is the best of other rates than its own. Each run has
-a process of its own and is in the CSV file at once; started again, the program does what is
-missing.
+Schedule-Free AdamW at a constant rate, the best of the rates that were run. "ProxProp" is the
+best of other rates than its own. Each run has a process of its own and is in the CSV file at
+once; started again, the program does what is missing.
 """
 
 import argparse
