@@ -121,7 +121,7 @@ def test_an_inner_optimizer_must_make_plain_steps(case):
         ProxProp(INNER[case]())
 
 
-@pytest.mark.parametrize("inner", [3, keras.optimizers.Adam])
+@pytest.mark.parametrize("inner", [[1e-3], keras.optimizers.Adam])
 def test_an_inner_optimizer_of_a_wrong_type_is_named(inner):
     with pytest.raises(TypeError, match="`inner_optimizer`") as raised:
         ProxProp(inner)
