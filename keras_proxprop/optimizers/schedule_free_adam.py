@@ -39,7 +39,7 @@ class ScheduleFreeAdam(StepsTogether, KnowsSizes, keras.optimizers.Optimizer):
       `210 * learning_rate * size` for a batch of 64 labels, times the fourth root of their
       number over 64, between 1/2 and 4. `size` is the weight's root mean square when the
       optimizer is built, but at most `sqrt(2 / (features + columns))`, that of Glorot and
-      Bengio's weights, where no batch normalization follows. Weights of zeros have that too.
+      Bengio's weights, unless outputs are batch normalized. Weights of zeros have that too.
       An implicit step is multiplied by `sqrt(64 / features)` where there are more than 64
       features, as in a wide layer all weights of a column are moved at once; not so in
       convolutions with batch normalized outputs. Where more than four layers step, all steps
