@@ -11,7 +11,6 @@ the others. Each run is in the CSV file at once; started again, the program does
 missing.
 """
 
-import argparse
 import os
 import pathlib
 
@@ -21,7 +20,7 @@ import keras
 import numpy as np
 
 from keras_proxprop import ProxProp
-from parts import datasets, models, results
+from parts import command_line, datasets, models, results
 
 L = keras.layers
 KNOWN, BATCH, VALIDATED = 6, 32, 2000
@@ -56,9 +55,9 @@ def body(net, shape):
     return keras.Model(model.inputs, model.layers[-1].input)
 
 
-def fit(body, classes, optimizer, data, epochs, validation=None):
+def fit(base, classes, optimizer, data, epochs, validation=None):
     """Trains a net with a new last layer; returns what `fit` returns as history."""
-    model = keras.Sequential([body, L.Dense(classes, "softmax")])
+    model = keras.Sequential([base, L.Dense(classes, "softmax")])
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     how = {"batch_size": BATCH, "verbose": 0, "validation_data": validation}
     return model.fit(*data, epochs=epochs, validation_batch_size=500, **how).history
@@ -73,7 +72,7 @@ def pretrained(net, data, count):
     return own.get_weights()
 
 
-def run(net, task, weights, name, rate, seed, data, epochs):
+def run(net, task, name, rate, seed, weights, data, epochs):
     """Fine-tunes a net; returns the row of the CSV file."""
     classes = KNOWN if task == "near" else 10
     # The last images: others than those that the net has seen.
@@ -115,31 +114,29 @@ def report(rows):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    out = pathlib.Path(__file__).parent / "benchmarks" / "fine_tuning.csv"
+    parser = command_line.parser_of_rows(__doc__, "fashion_mnist", 2, out)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--seeds", type=int, default=2, help="how many seeds")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--images", type=int, default=30_000, help="to train on at first")
-    parser.add_argument("--dataset", choices=datasets.DATASETS, default="fashion_mnist")
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    out = pathlib.Path(__file__).parent / "benchmarks" / "fine_tuning.csv"
-    parser.add_argument("--out", type=pathlib.Path, default=out)
     args = parser.parse_args(argv)
     done = {tuple(row[key] for key in SAME) for row in results.read(args.out)}
-    data = None if args.report else datasets.load(args.dataset)
-    for net in [] if args.report else args.nets:
-        weights = None
-        for task in TASKS:
-            for name, (_, rates) in OPTIMIZERS.items():
-                for rate, seed in [(r, s) for r in rates for s in range(args.seeds)]:
-                    if (net, task, name, rate, seed) in done:
-                        continue
-                    weights = weights or pretrained(net, data, args.images)
-                    row = run(net, task, weights, name, rate, seed, data, args.epochs)
-                    results.append(args.out, [row])
-                    print(*row.values(), flush=True)
+    wanted = [
+        (net, task, name, rate, seed)
+        for net in args.nets
+        for task in TASKS
+        for name, (_, rates) in OPTIMIZERS.items()
+        for rate in rates
+        for seed in range(args.seeds)
+        if (net, task, name, rate, seed) not in done
+    ]
+    data, known = None if args.report else datasets.load(args.dataset), {}
+    for net, *given in [] if args.report else wanted:
+        if net not in known:
+            known[net] = pretrained(net, data, args.images)
+        row = run(net, *given, known[net], data, args.epochs)
+        results.append(args.out, [row])
+        print(*row.values(), flush=True)
     print(report(results.read(args.out)))
 
 

@@ -14,7 +14,6 @@ best of other rates than its own. Each run has a process of its own and is in th
 once; started again, the program does what is missing.
 """
 
-import argparse
 import concurrent.futures
 import multiprocessing
 import os
@@ -26,7 +25,7 @@ import keras
 import numpy as np
 
 from keras_proxprop import ProxProp
-from parts import datasets, deep_nets, results
+from parts import command_line, datasets, deep_nets, results
 from parts.schedule_free import ScheduleFreeAdamW
 from parts.training import batch_losses
 
@@ -101,19 +100,13 @@ def report(rows):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    out = pathlib.Path(__file__).parent / "benchmarks" / "from_scratch.csv"
+    parser = command_line.parser_of_rows(__doc__, "fashion_mnist", 1, out)
     parser.add_argument("--nets", nargs="+", default=list(deep_nets.NETS))
     parser.add_argument(
         "--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS)
     )
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
-    parser.add_argument("--dataset", choices=datasets.DATASETS, default="fashion_mnist")
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    out = pathlib.Path(__file__).parent / "benchmarks" / "from_scratch.csv"
-    parser.add_argument("--out", type=pathlib.Path, default=out)
     args = parser.parse_args(argv)
     done = {tuple(row[key] for key in SAME) for row in results.read(args.out)}
     wanted = [

@@ -65,7 +65,7 @@ def _depth(size, depth):
     depth = size.depth or depth
     if size.normalized:
         as_noise = math.sqrt(DEPTH * min(size.runs, RUNS)) * size.normalized / size.runs
-        depth += min(0.0, as_noise - size.normalized)
+        depth += min(size.normalized, as_noise) - size.normalized
     return depth
 
 

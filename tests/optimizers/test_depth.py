@@ -52,6 +52,11 @@ def by_layer_normalization(x, layer):
     return L.LeakyReLU()(L.LayerNormalization()(layer(x)))
 
 
+def called_twice(x, layer):
+    """A map with a second call, whose outputs nothing normalizes."""
+    return L.Add()([L.LeakyReLU()(L.BatchNormalization()(layer(x))), layer(x)])
+
+
 # Of five maps and the last layer: here they count one each.
 NOT_NORMALIZED = [frozen, in_inference, by_layer_normalization]
 NORMALIZED = [normalized, activated_before, added_before, joined_before]
@@ -90,7 +95,8 @@ def check(model, layer, features, share, limited=True, fits=True, solver="auto",
     before = weight.numpy()
     size = np.sqrt(np.mean(before**2))
     if limited:
-        size = min(size, np.sqrt(2 / (features + layer.output.shape[-1])))
+        columns = 3 if layer is model.layers[-1] else 4
+        size = min(size, np.sqrt(2 / (features + columns)))
     rate = 210 * size * share * (5 * ITEMS / 64) ** 0.25
     reports = summary(model, batch_size=ITEMS, print_fn=lambda line: None)
     assert_close({r.name: r.rate for r in reports}[layer.name], rate, 1e-5)
@@ -144,6 +150,10 @@ def stacked(x, maps, normalizes):
     return x
 
 
+def six(x):
+    return stacked(x, 6, lambda i: True)
+
+
 # The maps before the last layer, and as how many they and that one count.
 RUNS = {
     "a gate": (lambda x: gated(gated(x)), 8 / 6 * np.sqrt(4 * 6) + 1),
@@ -153,7 +163,8 @@ RUNS = {
     "many runs of two": (lambda x: stacked(x, 36, lambda i: i % 2), 2 * np.sqrt(4 * 16) + 1),
     "one run": (lambda x: stacked(x, 6, lambda i: i == 5), 6 + 1),
     "some after the last": (lambda x: stacked(x, 9, lambda i: i < 6), np.sqrt(4 * 6) + 3 + 1),
-    "called again after the last": (called_again, 2 + 1),
+    "called again after the last": (lambda x: called_again(six(x)), np.sqrt(4 * 7) + 1 + 1),
+    "called twice": (lambda x: called_twice(six(x), L.Dense(4)), np.sqrt(4 * 6) + 1 + 1),
 }
 
 
@@ -177,6 +188,7 @@ WIDE = {
     "conv": (lambda: L.Conv1D(4, 5, padding="same"), normalized, 5 * 40 + 1, False),
     "transposed": (lambda: L.Conv1DTranspose(4, 5, padding="same"), normalized, 201, False),
     "not normalized": (lambda: L.Conv1D(4, 5, padding="same"), activated_before, 201, True),
+    "in one of two calls": (lambda: L.Conv1D(4, 5, padding="same"), called_twice, 201, True),
     "dense": (lambda: L.Dense(4), normalized, 40 + 1, False),
     "wide dense": (lambda: L.Dense(4), normalized, 90 + 1, True),
 }
